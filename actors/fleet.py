@@ -152,7 +152,7 @@ def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet, name: str = "") -
     )
     worker.queue_prefetch = prefetch(fleet)
     _named[worker] = name
-    with _second_worker_is_wanted(broker):
+    with _second_worker_expected(broker):
         worker.start()
     return worker
 
@@ -166,7 +166,7 @@ def follow_policies(broker: HardenedBroker, lanes: Iterable[str], fleets: Mappin
     for lane in lanes:
         if lane not in broker.queues:
             broker.declare_queue(lane)
-    for worker in [one.worker for one in broker.middleware if isinstance(one, _WorkerMiddleware)]:
+    for worker in [middleware.worker for middleware in broker.middleware if isinstance(middleware, _WorkerMiddleware)]:
         fleet = fleets.get(_named.get(worker) or os.environ.get(FLEET_VARIABLE, ""))
         served = worker.consumer_whitelist or set()
         for lane in () if fleet is None else sorted(set(fleet.lanes) - served):
@@ -193,7 +193,7 @@ def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: t
 
 
 @contextlib.contextmanager
-def _second_worker_is_wanted(broker: HardenedBroker) -> Iterator[None]:
+def _second_worker_expected(broker: HardenedBroker) -> Iterator[None]:
     """Silence one warning: each worker adds a middleware of the same type, bound to itself, and this is intended."""
 
     def unexpected(record: logging.LogRecord) -> bool:

@@ -42,7 +42,7 @@ class BrokerMessenger:
         """Request a check whether a run is decided."""
         self._send([self._actors["finish_run"].message(run_id)])
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Request the evaluation of changed users."""
         self._send([self._actors["look_at_users"].message()])
 

@@ -49,7 +49,7 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
         lanes=app.policies.lanes,
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
-            reroute=Reroute(lambda message: _wanted_lane(app, message), lane_options=lambda lane: _limit(app, lane)),
+            reroute=Reroute(lambda message: _lane_of(app, message), lane_options=lambda lane: _limit(app, lane)),
         ),
         namespace=namespace or f"tidegate:{app.settings.services.mongo_database}",
     )
@@ -60,26 +60,26 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
     return broker
 
 
-def _wanted_lane(app: App, message: MessageProxy) -> str | None:
+def _lane_of(app: App, message: MessageProxy) -> str | None:
     """Return the lane that the policies in force give to a slice; None for messages that keep to their queue."""
     if message.actor_name not in ("process_slice", "deliver_slice"):
         return None
-    piece = app.stores.slices.get(str(message.args[0]))
-    record = None if piece is None else app.stores.campaigns.get(piece.campaign)
-    if piece is None or record is None:
+    slice_ = app.stores.slices.get(str(message.args[0]))
+    record = None if slice_ is None else app.stores.campaigns.get(slice_.campaign)
+    if slice_ is None or record is None:
         return None
-    kind = LaneKind.DELIVER if piece.kind is SliceKind.DELIVER else LaneKind.DECIDE
-    lane = route(app.policies, routing_facts(record), suspect=piece.suspect, kind=kind)
+    kind = LaneKind.DELIVER if slice_.kind is SliceKind.DELIVER else LaneKind.DECIDE
+    lane = route(app.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)
     if lane != q_name(message.queue_name):
         emit(
             "slice.moved",
-            workspace=piece.workspace,
+            workspace=slice_.workspace,
             campaign=record.name,
-            campaign_uid=piece.campaign,
-            run=piece.run,
-            slice=piece.id,
-            kind=piece.kind.value,
-            as_of=piece.as_of,
+            campaign_uid=slice_.campaign,
+            run=slice_.run,
+            slice=slice_.id,
+            kind=slice_.kind.value,
+            as_of=slice_.as_of,
             policy=app.policies.version,
             lane=lane,
             reason=f"enqueued on {q_name(message.queue_name)}",

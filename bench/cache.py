@@ -94,7 +94,7 @@ def ways(place: Ground, layout: Layout) -> dict[str, Way]:
         [layout.bucket_key(n) for n in range(start, min(start + BUCKETS, layout.buckets))]
         for start in range(0, layout.buckets, BUCKETS)
     ]
-    one = msgspec.msgpack.Decoder(
+    decoder = msgspec.msgpack.Decoder(
         replace(CATALOGUE, fields={n: CATALOGUE.fields[n] for n in layout.held.fields}).row_type
     )
 
@@ -121,7 +121,7 @@ def ways(place: Ground, layout: Layout) -> dict[str, Way]:
         return sum(len(unpack((values,), n)) for n, values in zip(counts, joined, strict=True))
 
     def usual() -> int:
-        return sum(len([one.decode(v) for values in answers(part) for v in values if v]) for part in keys)
+        return sum(len([decoder.decode(v) for values in answers(part) for v in values if v]) for part in keys)
 
     def batches(fields: Collection[str] | None) -> int:
         first, total = "0", 0
@@ -184,15 +184,15 @@ def table(results: Mapping[str, Result]) -> str:
     rows += ["|---|--:|--:|--:|"]
     taking = statistics.median(next(iter(results.values())).rates)
     floor = taking
-    for name, one in results.items():
-        rate = statistics.median(one.rates)
+    for name, result in results.items():
+        rate = statistics.median(result.rates)
         if "decoding" in name:
             floor = 1 / (1 / taking + 1 / rate)
             rows.append(f"| **floor: both parts one after the other** | {floor:,.0f} | 1.00 | |")
         share = "" if name.startswith("part") else f"{rate / floor:.2f}"
         rows.append(
-            f"| {name} | {rate:,.0f} ({min(one.rates):,.0f} to {max(one.rates):,.0f}) | {share} "
-            f"| {statistics.median(one.own):.2f} µs, {statistics.median(one.server):.2f} µs |"
+            f"| {name} | {rate:,.0f} ({min(result.rates):,.0f} to {max(result.rates):,.0f}) | {share} "
+            f"| {statistics.median(result.own):.2f} µs, {statistics.median(result.server):.2f} µs |"
         )
     return "\n".join(rows)
 

@@ -87,9 +87,9 @@ def change_to_delivery(engine: Engine, changes: int) -> Lags:
 
 def _until_chosen(engine: Engine, uid: str, user: str, began: float) -> float:
     """Return the seconds until a delivery is chosen for a user; infinite after 30."""
-    wanted = {"campaign": uid, "user": user, "outgoing.state": "queued"}
+    query = {"campaign": uid, "user": user, "outgoing.state": "queued"}
     while time.perf_counter() - began < 30:
-        if engine.database["enrolments"].find_one(wanted, {"_id": 1}) is not None:
+        if engine.database["enrolments"].find_one(query, {"_id": 1}) is not None:
             return time.perf_counter() - began
         time.sleep(0.005)
     return float("inf")
@@ -142,8 +142,8 @@ class _Watch:
         while not self._stop.wait(0.05) or self._open:
             position = self._feeds.position()
             with self._lock:
-                self._lags += [time.perf_counter() - at for wanted, at in self._open if wanted <= position]
-                self._open = [one for one in self._open if one[0] > position]
+                self._lags += [time.perf_counter() - at for target, at in self._open if target <= position]
+                self._open = [entry for entry in self._open if entry[0] > position]
 
     def __enter__(self) -> _Watch:
         self._thread.start()

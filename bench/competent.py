@@ -74,10 +74,14 @@ class CompetentWay(Way):
         entered = 0
         for start in range(0, len(self._keys), BATCH):
             keys = self._keys[start : start + BATCH]
-            found = [one for one in users.find({"_id": {"$in": keys}}, _FIELDS) if self._matches(one, self._as_of)]
-            if found:
-                enrolments.insert_many([self._stay(one["_id"]) for one in found], ordered=False)
-            entered += len(found)
+            matching = [
+                document
+                for document in users.find({"_id": {"$in": keys}}, _FIELDS)
+                if self._matches(document, self._as_of)
+            ]
+            if matching:
+                enrolments.insert_many([self._stay(document["_id"]) for document in matching], ordered=False)
+            entered += len(matching)
         return entered
 
     def _stay(self, user: str) -> Document:
@@ -94,4 +98,4 @@ class CompetentWay(Way):
 
     def entered(self) -> set[str]:
         """Return the users who entered in the last pass."""
-        return {str(one["user"]) for one in self._database["competent_enrolments"].find({}, {"user": 1})}
+        return {str(document["user"]) for document in self._database["competent_enrolments"].find({}, {"user": 1})}

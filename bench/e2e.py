@@ -59,10 +59,11 @@ def _whole(sizes: Sizes) -> str:
 def _late(sizes: Sizes) -> str:
     connections = _THREADS * Email().connections
     manners: list[Manner] = [LATE, HANGING] if sizes.hanging else [LATE]
-    told = [
-        (one, connections, [_said(one.name, whole(sizes.late, one)) for _ in range(sizes.rounds)]) for one in manners
+    launches = [
+        (manner, connections, [_said(manner.name, whole(sizes.late, manner)) for _ in range(sizes.rounds)])
+        for manner in manners
     ]
-    return e2e_tables.late(told)
+    return e2e_tables.late(launches)
 
 
 def _crowd(sizes: Sizes) -> str:
@@ -70,11 +71,11 @@ def _crowd(sizes: Sizes) -> str:
 
 
 def _two(sizes: Sizes) -> str:
-    one, other = list[Launched](), list[Launched]()
+    first, other = list[Launched](), list[Launched]()
     for _ in range(sizes.rounds):
-        one.append(_said("one process", whole(sizes.two, TEN)))
+        first.append(_said("one process", whole(sizes.two, TEN)))
         other.append(_said("two processes", whole(sizes.two, TEN, processes=2)))
-    return e2e_tables.two(one, other)
+    return e2e_tables.two(first, other)
 
 
 def _million(sizes: Sizes) -> str:
@@ -104,15 +105,15 @@ GOALS: Final = {
 }
 
 
-def _said(name: str, one: Launched) -> Launched:
-    print(f"{name}: {one}", file=sys.stderr, flush=True)
-    return one
+def _said(name: str, launched: Launched) -> Launched:
+    print(f"{name}: {launched}", file=sys.stderr, flush=True)
+    return launched
 
 
 def mongodb_version() -> str:
     """Return the version of the `mongod` that `tidegate up` starts."""
-    told = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True).stdout
-    return told.split()[2].lstrip("v")
+    output = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    return output.split()[2].lstrip("v")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -134,12 +134,12 @@ def crowd(users: int, small: int = 50, each: int = 100) -> Launched:
             launched[name] = time.time()
             installation.run("campaign", "launch", name)
         watch.until(users + small * each)
-        told = watch.measured(users + small * each, calib, load, imported=imported)
+        result = watch.measured(users + small * each, calib, load, imported=imported)
     groups = watch.last["groups"]
     over = groups[f"{BIG}.example"][2]
-    told.small = [groups[f"{name}.example"][2] - began for name, began in launched.items() if began < over]
-    told.after = len(launched) - len(told.small)
-    return told
+    result.small = [groups[f"{name}.example"][2] - began for name, began in launched.items() if began < over]
+    result.after = len(launched) - len(result.small)
+    return result
 
 
 class _Watch:

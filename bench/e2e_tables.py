@@ -27,13 +27,13 @@ def whole(ways: Mapping[str, Sequence[Launched]], peer: Sequence[Sent] | None) -
         ),
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, one in chosen.items():
+    for name, run in chosen.items():
         rates, costs = [each.rate for each in ways[name]], [each.cost for each in ways[name]]
         cost = statistics.median(costs)
         rows.append(
-            f"| {name} | {one.users:,} | {one.first:.1f} s | {one.last:.1f} s | {_spread(rates)} "
-            f"| {one.rate * one.calib / REFERENCE:,.0f} | {cost:,.0f} µs | {cost * REFERENCE / one.calib:,.0f} µs "
-            f"| {one.longest:.2f} s | {one.missing}, {one.doubled} | {one.load:.1f} |"
+            f"| {name} | {run.users:,} | {run.first:.1f} s | {run.last:.1f} s | {_spread(rates)} "
+            f"| {run.rate * run.calib / REFERENCE:,.0f} | {cost:,.0f} µs | {cost * REFERENCE / run.calib:,.0f} µs "
+            f"| {run.longest:.2f} s | {run.missing}, {run.doubled} | {run.load:.1f} |"
         )
     first = next(iter(chosen.values()))
     rows.append(_peer_row(peer, first.calib))
@@ -43,14 +43,14 @@ def whole(ways: Mapping[str, Sequence[Launched]], peer: Sequence[Sent] | None) -
 def _peer_row(peer: Sequence[Sent] | None, calib: float) -> str:
     if not peer:
         return f"| listmonk | {NO_PEER} | | | | | | | | | |"
-    middle = sorted(peer, key=lambda one: one.rate)[(len(peer) - 1) // 2]
-    costs = [one.cost for one in peer if one.cost is not None]
+    middle = sorted(peer, key=lambda sent: sent.rate)[(len(peer) - 1) // 2]
+    costs = [sent.cost for sent in peer if sent.cost is not None]
     cost = statistics.median(costs) if costs else None
     shown = ("elsewhere", "") if cost is None else (f"{cost:,.0f} µs", f"{cost * REFERENCE / calib:,.0f} µs")
     return (
         f"| listmonk, 50 connections, 10,000 a batch | {middle.users:,} | {middle.first:.1f} s | {middle.last:.1f} s "
-        f"| {_spread([one.rate for one in peer])} | {middle.rate * calib / REFERENCE:,.0f} | {shown[0]} | {shown[1]} "
-        f"| | {max(one.missing for one in peer)}, {max(one.doubled for one in peer)} | |"
+        f"| {_spread([sent.rate for sent in peer])} | {middle.rate * calib / REFERENCE:,.0f} | {shown[0]} | {shown[1]} "
+        f"| | {max(sent.missing for sent in peer)}, {max(sent.doubled for sent in peer)} | |"
     )
 
 
@@ -62,19 +62,20 @@ def _by_process(chosen: Mapping[str, Launched]) -> str:
         + " | others | until quiet | last line searchable | the sink's |",
         "|---|" + "--:|" * (len(KINDS) + 4),
     ]
-    for name, one in chosen.items():
-        each = per_mail(one.spent, one.users)
+    for name, run in chosen.items():
+        each = per_mail(run.spent, run.users)
         others = sum(cost for kind, cost in each.items() if kind not in KINDS)
-        found = {None: "", True: "yes", False: "NO"}[one.searchable]
+        searchable = {None: "", True: "yes", False: "NO"}[run.searchable]
+        sink = run.sink / run.users * 1e6
         rows.append(
             f"| {name} | "
             + " | ".join(f"{each.get(kind, 0.0):.0f}" for kind in KINDS)
-            + f" | {others:.0f} | {one.quiet - one.last:.0f} s after | {found} | {one.sink / one.users * 1e6:.0f} |"
+            + f" | {others:.0f} | {run.quiet - run.last:.0f} s after | {searchable} | {sink:.0f} |"
         )
     return "\n".join(rows)
 
 
-def late(told: Sequence[tuple[Manner, int, Sequence[Launched]]]) -> str:
+def late(cases: Sequence[tuple[Manner, int, Sequence[Launched]]]) -> str:
     """P23: mails a second against the limit of the connections."""
     rows = [
         (
@@ -83,13 +84,13 @@ def late(told: Sequence[tuple[Manner, int, Sequence[Launched]]]) -> str:
         ),
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for manner, connections, launches in told:
-        one = median_of(launches)
+    for manner, connections, launches in cases:
+        launched = median_of(launches)
         allowed = connections / manner.mean
         rows.append(
-            f"| {manner.name} | {one.users:,} | {_spread([each.rate for each in launches], 1)} | {connections} "
-            f"| {allowed:,.0f} | {one.rate / allowed:.0%} | {one.first:.1f} s | {one.longest:.2f} s "
-            f"| {one.missing}, {one.doubled} | {one.load:.1f} |"
+            f"| {manner.name} | {launched.users:,} | {_spread([each.rate for each in launches], 1)} | {connections} "
+            f"| {allowed:,.0f} | {launched.rate / allowed:.0%} | {launched.first:.1f} s | {launched.longest:.2f} s "
+            f"| {launched.missing}, {launched.doubled} | {launched.load:.1f} |"
         )
     return "\n".join(rows)
 
@@ -104,11 +105,11 @@ def crowd(launches: Sequence[Launched]) -> str:
         "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     rows += [
-        f"| {len(one.small)} | {one.after} | {one.users - 100 * (len(one.small) + one.after):,} "
-        f"| {statistics.median(one.small):.2f} s "
-        f"| {percentile(one.small, 0.95):.2f} s | {max(one.small):.2f} s | {one.missing}, {one.doubled} "
-        f"| {one.load:.1f} |"
-        for one in launches
+        f"| {len(launch.small)} | {launch.after} | {launch.users - 100 * (len(launch.small) + launch.after):,} "
+        f"| {statistics.median(launch.small):.2f} s "
+        f"| {percentile(launch.small, 0.95):.2f} s | {max(launch.small):.2f} s | {launch.missing}, {launch.doubled} "
+        f"| {launch.load:.1f} |"
+        for launch in launches
     ]
     return "\n".join(rows)
 
@@ -117,22 +118,22 @@ def memory(launches: Sequence[Launched]) -> str:
     """P25: memory of each process before the launch and at its peak."""
     rows = ["| process | before the launch | at the most | |", "|---|--:|--:|---|"]
     for kind in (*WORKERS, "mongod", "Valkey", "java"):
-        before = max(one.memory.get(kind, (0.0, 0.0))[0] for one in launches)
-        peak = max(one.memory.get(kind, (0.0, 0.0))[1] for one in launches)
+        before = max(launch.memory.get(kind, (0.0, 0.0))[0] for launch in launches)
+        peak = max(launch.memory.get(kind, (0.0, 0.0))[1] for launch in launches)
         if peak:
             verdict = ("<= 250 MiB" if peak <= 250 else "ABOVE 250 MiB") if kind in WORKERS else ""
             rows.append(f"| {kind} | {before:.0f} MiB | {peak:.0f} MiB | {verdict} |")
     return "\n".join(rows)
 
 
-def two(one: Sequence[Launched], other: Sequence[Launched]) -> str:
+def two(first: Sequence[Launched], other: Sequence[Launched]) -> str:
     """P26: two deliver processes against one."""
     rows = [
         "| deliver processes | users | mails/s, median (least to most) | of one's | missing, doubled | load before |",
         "|--:|--:|--:|--:|--:|--:|",
     ]
-    bare = median_of(one).rate
-    for count, launches in ((1, one), (2, other)):
+    bare = median_of(first).rate
+    for count, launches in ((1, first), (2, other)):
         middle = median_of(launches)
         rows.append(
             f"| {count} | {middle.users:,} | {_spread([each.rate for each in launches])} | {middle.rate / bare:.2f} "
@@ -147,10 +148,10 @@ def median_of(launches: Sequence[Launched]) -> Launched:
     Counts of faults and the longest gap are the worst of all.
     """
     return replace(
-        sorted(launches, key=lambda one: one.rate)[(len(launches) - 1) // 2],
-        missing=max(one.missing for one in launches),
-        doubled=max(one.doubled for one in launches),
-        longest=max(one.longest for one in launches),
+        sorted(launches, key=lambda launch: launch.rate)[(len(launches) - 1) // 2],
+        missing=max(launch.missing for launch in launches),
+        doubled=max(launch.doubled for launch in launches),
+        longest=max(launch.longest for launch in launches),
     )
 
 

@@ -16,7 +16,7 @@ from bench.ours import Engine
 from bench.population import AS_OF, DAY_MS, WORKSPACE
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import enrolment_id, user_key, user_suffix
-from engine.domain.lifecycle import CampaignState, StayState
+from engine.domain.lifecycle import CampaignState, EnrolmentState
 from engine.stores.mongo.work_documents import enrolment_document
 
 DUE: Final = 100
@@ -82,7 +82,7 @@ def _documents(uid: str, first: int, until: int) -> Iterator[dict[str, Any]]:
                 campaign=uid,
                 user=user_key(WORKSPACE, user),
                 entry=1,
-                state=StayState.ACTIVE,
+                state=EnrolmentState.ACTIVE,
                 entered_at=AS_OF,
                 revision=1,
                 version=1,
@@ -96,8 +96,8 @@ def _pass(engine: Engine, uid: str, due: int) -> Cost:
     app = engine.app
     app.stores.times.advance(app.clock.campaign_now() + 60_000, app.system.system_now())
     if due:
-        wanted = {"campaign": uid, "due_at": {"$gt": AS_OF + 900 * DAY_MS}}
-        ids = [raw["_id"] for raw in engine.database["enrolments"].find(wanted, {"_id": 1}).limit(due)]
+        query = {"campaign": uid, "due_at": {"$gt": AS_OF + 900 * DAY_MS}}
+        ids = [raw["_id"] for raw in engine.database["enrolments"].find(query, {"_id": 1}).limit(due)]
         engine.database["enrolments"].update_many({"_id": {"$in": ids}}, {"$set": {"due_at": app.clock.campaign_now()}})
     server = psutil.Process(int(engine.database.command("serverStatus")["pid"]))
     own, mongod = _cpu(psutil.Process()), _cpu(server)

@@ -58,8 +58,8 @@ class Files:
 def write_files(folder: Path, rows: int, seed: int = SEED) -> Files:
     """Write the files, `rows` rows each."""
     files = Files(folder / "users.csv", folder / "changed.csv", folder / "events.csv")
-    _write(files.users, USER_COLUMNS, (_user(one, "") for one in documents(rows, seed)))
-    _write(files.changed, USER_COLUMNS, (_user(one, " II") for one in documents(rows, seed)))
+    _write(files.users, USER_COLUMNS, (_user(document, "") for document in documents(rows, seed)))
+    _write(files.changed, USER_COLUMNS, (_user(document, " II") for document in documents(rows, seed)))
     _write(files.events, EVENT_COLUMNS, _events(rows, seed))
     return files
 
@@ -72,14 +72,14 @@ def _write(path: Path, columns: Sequence[str], rows: Iterator[Sequence[object]])
 
 
 def _user(document: Mapping[str, Any], behind_name: str) -> list[object]:
-    told = {**document, **document["a"], "user_id": document["u"], "first_name": document["first_name"] + behind_name}
-    told["created_at"] = format_instant(document["created_at"])
-    return [told.get(name, "") for name in USER_COLUMNS]
+    row = {**document, **document["a"], "user_id": document["u"], "first_name": document["first_name"] + behind_name}
+    row["created_at"] = format_instant(document["created_at"])
+    return [row.get(name, "") for name in USER_COLUMNS]
 
 
 def _events(rows: int, seed: int) -> Iterator[list[object]]:
     """Yield orders drawn from the grocer's, each of a user drawn from those of the file."""
-    orders = [one for one in islice(data.events_before(date(2017, 7, 2)), 50_000) if one["event"] == data.ORDER]
+    orders = [event for event in islice(data.events_before(date(2017, 7, 2)), 50_000) if event["event"] == data.ORDER]
     draw = random.Random(seed)
     for number in range(rows):
         order: Mapping[str, Any] = draw.choice(orders)
@@ -119,7 +119,7 @@ class ImportWay(Way):
 
     def entered(self) -> set[str]:
         """Return the keys of all users."""
-        return {str(one["_id"]) for one in self._app.stores.database["users"].find({}, {"_id": 1})}
+        return {str(document["_id"]) for document in self._app.stores.database["users"].find({}, {"_id": 1})}
 
 
 class InsertWay(Way):
@@ -155,7 +155,7 @@ class InsertWay(Way):
 
     def entered(self) -> set[str]:
         """Return the keys of the documents."""
-        return {str(one["_id"]) for one in self._documents}
+        return {str(document["_id"]) for document in self._documents}
 
 
 def open_app(addresses: Mapping[str, str], folder: Path) -> App:
@@ -188,11 +188,11 @@ def compare(app: App, files: Files, rounds: int) -> list[Rounds]:
 def table(results: Sequence[Rounds]) -> str:
     """Return the results as a Markdown table."""
     lines = [HEAD]
-    for one in results:
-        slowest, fastest = one.spread()
+    for result in results:
+        slowest, fastest = result.spread()
         lines.append(
-            f"| {one.name} | {one.passes[-1].users:,} | {one.rate():,.0f} ({slowest:,.0f} to {fastest:,.0f}) "
-            f"| {one.per_user('own_cpu') * 1e6:.1f} µs, {one.per_user('mongod_cpu') * 1e6:.1f} µs |"
+            f"| {result.name} | {result.passes[-1].users:,} | {result.rate():,.0f} ({slowest:,.0f} to {fastest:,.0f}) "
+            f"| {result.per_user('own_cpu') * 1e6:.1f} µs, {result.per_user('mongod_cpu') * 1e6:.1f} µs |"
         )
     return "\n".join(lines)
 

@@ -163,14 +163,16 @@ class Installation:
         deadline = time.monotonic() + _READY
         while True:
             try:
-                told = self.run("status")
+                output = self.run("status")
             except CommandFailed as failed:
-                told = str(failed)
+                output = str(failed)
             else:
-                if not self.elastic or "running, does not answer" not in told:
+                if not self.elastic or "running, does not answer" not in output:
                     return
             if time.monotonic() > deadline or (self._up is not None and self._up.poll() is not None):
-                raise CommandFailed(f"tidegate up is not ready after {_READY:.0f} s, see {self.folder}/up.log: {told}")
+                raise CommandFailed(
+                    f"tidegate up is not ready after {_READY:.0f} s, see {self.folder}/up.log: {output}"
+                )
             time.sleep(1)
 
     def fill(self, users: int, small: int = 0, each: int = 0) -> float:
@@ -220,18 +222,18 @@ class Installation:
         pids = {one.pid for one in alike}
         return next(one for one in alike if one.ppid() in pids)
 
-    def wait_until_quiet(self, limit: float, look: float = 2.0, looks: int = 3) -> Usage:
+    def wait_until_quiet(self, limit: float, pause: float = 2.0, times: int = 3) -> Usage:
         """Wait until the processes are idle, at most `limit` seconds; return their usage by then."""
         deadline = time.monotonic() + limit
         usage, quiet = self.usage(), 0
-        while quiet < looks and time.monotonic() < deadline:
-            time.sleep(look)
+        while quiet < times and time.monotonic() < deadline:
+            time.sleep(pause)
             now = self.usage()
-            quiet = quiet + 1 if now.total - usage.total < _QUIET_CPU * look else 0
+            quiet = quiet + 1 if now.total - usage.total < _QUIET_CPU * pause else 0
             usage = now
         return usage
 
     def log_lines(self, query: str) -> Sequence[dict[str, Any]]:
         """Return the lines that `tidegate logs search` finds."""
-        found: list[dict[str, Any]] = json.loads(self.run("logs", "search", query, "--json"))
-        return found
+        lines: list[dict[str, Any]] = json.loads(self.run("logs", "search", query, "--json"))
+        return lines

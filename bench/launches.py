@@ -119,9 +119,9 @@ class Launch:
         for slice_ in self.app.stores.slices.of_run(run.id):
             self.app.slice_decider.run(slice_.id)
         self.app.run_completion.run(run.id)
-        found = self.app.stores.runs.get(run.id)
-        assert found is not None
-        assert found.state is RunState.DECIDED
+        current = self.app.stores.runs.get(run.id)
+        assert current is not None
+        assert current.state is RunState.DECIDED
 
     def deliver(self) -> None:
         """Process one round of delivering slices for everybody, as the clock makes it, with the threads."""
@@ -142,10 +142,10 @@ class Launch:
 
     def ends(self) -> dict[str, int]:
         """Return how many deliveries have settled, by their end state, as stored in MongoDB."""
-        found = self.app.stores.database["enrolments"].aggregate(
+        ends = self.app.stores.database["enrolments"].aggregate(
             [{"$unwind": "$settled"}, {"$group": {"_id": "$settled.state", "n": {"$sum": 1}}}]
         )
-        return {str(one["_id"]): int(one["n"]) for one in found}
+        return {str(end["_id"]): int(end["n"]) for end in ends}
 
     def close(self) -> None:
         """Close threads and connections."""

@@ -179,7 +179,7 @@ def _quiet(server: psutil.Process) -> None:
 
 def _cpu(process: psutil.Process) -> float:
     """Return the processor seconds of a process and its children."""
-    return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
 
 
 def table(results: Sequence[Cost]) -> str:
@@ -190,9 +190,10 @@ def table(results: Sequence[Cost]) -> str:
     ]
     for name, choose in (("median", statistics.median), ("least", min), ("most", max)):
         values = [
-            choose([getattr(one, part) for one in results]) for part in ("write", "ship", "index", "show", "total")
+            choose([getattr(result, part) for result in results])
+            for part in ("write", "ship", "index", "show", "total")
         ]
-        sizes = [choose([getattr(one, part) for one in results]) for part in ("written", "stored")]
+        sizes = [choose([getattr(result, part) for result in results]) for part in ("written", "stored")]
         shown = [f"{value:.1f} µs" for value in values] + [f"{size:.0f}" for size in sizes]
         rows.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(rows)
@@ -211,8 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_on_term()
     load = os.getloadavg()[0]
     results = [measured(given.lines, given.window, given.rate, given.heap) for _ in range(given.rounds)]
-    for one in results:
-        _say(json.dumps({name: round(getattr(one, name), 1) for name in one.__slots__}))
+    for result in results:
+        _say(json.dumps({name: round(getattr(result, name), 1) for name in result.__slots__}))
     command = f"python -m bench.logs {' '.join(sys.argv[1:] if argv is None else argv)}".rstrip()
     where = machine(f"not used, Elasticsearch {VERSION}", load)
     text = (

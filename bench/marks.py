@@ -19,7 +19,7 @@ from bench.population import AS_OF, WORKSPACE
 from engine.domain.delivery import Delivery
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_key, user_suffix
-from engine.domain.lifecycle import DeliveryState, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState
 from engine.domain.settling import Settling
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.client import MAJORITY
@@ -50,7 +50,10 @@ def measure(database: Documents, count: int, window: int) -> Marks:
     waiting = [Delivery(enrolment.id, enrolment.user, 1, "hello", AS_OF) for enrolment in enrolled]
     mark = _each(server, waiting, window, lambda some: deliveries.settle_and_mark([], some, "token"))
     settle = _each(
-        server, waiting, window, lambda some: deliveries.settle([Settling([one.id for one in some], "token", SENT)])
+        server,
+        waiting,
+        window,
+        lambda some: deliveries.settle([Settling([enrolment.id for enrolment in some], "token", SENT)]),
     )
     _fill(database, enrolled)
     mark_window = _each(server, waiting, window, lambda some: _mark_window(database, some))
@@ -66,7 +69,7 @@ def _enrolment(number: int) -> Enrolment:
         campaign=CAMPAIGN,
         user=user_key(WORKSPACE, user),
         entry=1,
-        state=StayState.ACTIVE,
+        state=EnrolmentState.ACTIVE,
         entered_at=AS_OF,
         revision=1,
         version=1,
@@ -94,7 +97,7 @@ def _each(
 
 def _mark_window(database: Documents, some: Sequence[Delivery]) -> None:
     slices = database.get_collection("slices", write_concern=MAJORITY)
-    window = {"token": "token", "ids": [one.id for one in some]}
+    window = {"token": "token", "ids": [enrolment.id for enrolment in some]}
     slices.update_one({"_id": "bench"}, {"$set": {"window": window}}, upsert=True)
 
 
@@ -102,7 +105,7 @@ def _settle_queued(database: Documents, some: Sequence[Delivery]) -> None:
     enrolments = database.get_collection("enrolments", write_concern=MAJORITY)
     at = SENT.at
     enrolments.update_many(
-        {"_id": {"$in": [one.id for one in some]}, "outgoing.message": "hello", "outgoing.state": "queued"},
+        {"_id": {"$in": [enrolment.id for enrolment in some]}, "outgoing.message": "hello", "outgoing.state": "queued"},
         {
             "$push": {"settled": settled_document(SENT)},
             "$set": {"settled_at": at, "idle_since": at, "due_at": at},

@@ -67,16 +67,16 @@ class Rounds:
 
     def rate(self) -> float:
         """Return the median of users per second."""
-        return statistics.median(one.users / one.seconds for one in self.passes)
+        return statistics.median(measured.users / measured.seconds for measured in self.passes)
 
     def spread(self) -> tuple[float, float]:
         """Return the users per second of the slowest and the fastest pass."""
-        rates = [one.users / one.seconds for one in self.passes]
+        rates = [measured.users / measured.seconds for measured in self.passes]
         return min(rates), max(rates)
 
     def per_user(self, what: str) -> float:
         """Return the median over the passes of a counter or of processor seconds, per user."""
-        return statistics.median(float(getattr(one, what)) / one.users for one in self.passes)
+        return statistics.median(float(getattr(measured, what)) / measured.users for measured in self.passes)
 
 
 def side_by_side(database: Database[dict[str, Any]], ways: Sequence[Way], rounds: int) -> list[Rounds]:
@@ -88,9 +88,9 @@ def side_by_side(database: Database[dict[str, Any]], ways: Sequence[Way], rounds
     expected = [measure(database, way).matched for way in ways]
     for _ in range(rounds):
         for way, result, matched in zip(ways, results, expected, strict=True):
-            one = measure(database, way)
-            assert one.matched == matched, f"{way.name}: {one.matched} matched, {matched} at first"
-            result.passes.append(one)
+            measured = measure(database, way)
+            assert measured.matched == matched, f"{way.name}: {measured.matched} matched, {matched} at first"
+            result.passes.append(measured)
     return results
 
 
@@ -127,7 +127,9 @@ def counters(database: Database[dict[str, Any]]) -> tuple[int, int]:
     """Return the commands that mongod has run (its own monitoring included) and the documents it has examined."""
     metrics: Mapping[str, Any] = database.command("serverStatus")["metrics"]
     commands = sum(
-        int(one["total"]) for name, one in metrics["commands"].items() if isinstance(one, dict) and name != "<UNKNOWN>"
+        int(metric["total"])
+        for name, metric in metrics["commands"].items()
+        if isinstance(metric, dict) and name != "<UNKNOWN>"
     )
     return commands, int(metrics["queryExecutor"]["scannedObjects"])
 

@@ -55,18 +55,18 @@ def matches(tree: Mapping[str, Any], user: Mapping[str, Any], as_of: int) -> boo
 
 def leaf(field: str, conditions: Mapping[str, Any], user: Mapping[str, Any], as_of: int) -> bool:
     """Return whether a field of the user meets every condition; a missing field meets none."""
-    found: Any = user
+    value: Any = user
     for step in _PATHS[field]:
-        found = found.get(step) if isinstance(found, dict) else None
-    if found is None:
+        value = value.get(step) if isinstance(value, dict) else None
+    if value is None:
         return False
-    for name, asked in conditions.items():
+    for name, condition in conditions.items():
         if name == "older_than":
-            held = found <= as_of - int(asked.removesuffix("d")) * _DAY_MS
-        elif isinstance(asked, int) and not isinstance(asked, bool):
-            held = _OPERATORS[name](found, asked * _SCALES.get(field, 1))
+            held = value <= as_of - int(condition.removesuffix("d")) * _DAY_MS
+        elif isinstance(condition, int) and not isinstance(condition, bool):
+            held = _OPERATORS[name](value, condition * _SCALES.get(field, 1))
         else:
-            held = _OPERATORS[name](found, asked)
+            held = _OPERATORS[name](value, condition)
         if not held:
             return False
     return True
@@ -124,4 +124,4 @@ class NaiveWay(Way):
 
     def entered(self) -> set[str]:
         """Return the users who entered in the last pass."""
-        return {str(one["user"]) for one in self._database["naive_enrolments"].find({}, {"user": 1})}
+        return {str(document["user"]) for document in self._database["naive_enrolments"].find({}, {"user": 1})}

@@ -67,7 +67,7 @@ class NoMessages:
     def finish(self, run_id: str) -> None:
         """Send nothing: the bench decides the run."""
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Send nothing: the bench evaluates changed users."""
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
@@ -179,16 +179,16 @@ class Engine:
         search.refresh()
         self._indexed = True
 
-    def found(self, entry: Entry, wanted: Candidates, path: AccessPath, size: int = 5_000) -> int:
+    def found(self, entry: Entry, candidates: Candidates, path: AccessPath, size: int = 5_000) -> int:
         """Find the candidates of the whole workspace by an access path; return their number.
 
         No user enters.
         """
-        slice_ = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, wanted.as_of, "0", HIGHEST)
+        slice_ = Slice("bench", None, WORKSPACE, entry.record.uid, SliceKind.CANDIDATES, candidates.as_of, "0", HIGHEST)
         hold = Hold(replace(slice_, path=path), "", float("inf"), Counter())
         first, count = "0", 0
         while True:
-            step = self.app.enroller.finding.next(hold, entry, wanted, first, size)
+            step = self.app.enroller.finding.next(hold, entry, candidates, first, size)
             count += len(step.rows)
             if step.then is None:
                 return count
@@ -201,20 +201,20 @@ class Engine:
         with self.feed():
             self.app.run_planner.run(run)
         command = [sys.executable, "-m", "bench.worker", str(self._folder), run, json.dumps(self._addresses)]
-        told = subprocess.run(command, check=True, capture_output=True, cwd=HERE.parent, text=True)
-        before, most = json.loads(told.stdout)
+        output = subprocess.run(command, check=True, capture_output=True, cwd=HERE.parent, text=True)
+        before, most = json.loads(output.stdout)
         return before, most
 
     def settled(self) -> None:
         """Wait until the feed and the evaluations of changed users have finished."""
-        wanted = self.app.stores.feeds.now()
-        while self.app.stores.feeds.position() < wanted or self.app.stores.looks.any(self.app.clock.campaign_now()):
+        target = self.app.stores.feeds.now()
+        while self.app.stores.feeds.position() < target or self.app.stores.looks.any(self.app.clock.campaign_now()):
             threading.Event().wait(0.01)
 
     def caught_up(self) -> None:
         """Let the feed handle everything that has changed so far."""
-        wanted = self.app.stores.feeds.now()
-        while self.app.stores.feeds.position() < wanted:
+        target = self.app.stores.feeds.now()
+        while self.app.stores.feeds.position() < target:
             self.app.change_feed.step(timedelta(milliseconds=5))
 
     @contextmanager
@@ -280,4 +280,4 @@ class OursWay(Way):
 
     def entered(self) -> set[str]:
         """Return the users who entered in the last pass, as stored in MongoDB."""
-        return {str(one["user"]) for one in self._engine.database["enrolments"].find({}, {"user": 1})}
+        return {str(document["user"]) for document in self._engine.database["enrolments"].find({}, {"user": 1})}

@@ -39,10 +39,10 @@ def compare(engine: Engine, sample: Sequence[str], audience: str, rounds: int) -
     sides: list[Way] = [naive, competent, scan, ours]
     results = side_by_side(database, sides, rounds)
     floor = statistics.median(_floor(engine, audience) for _ in range(rounds))
-    asked = set(sample)
-    found = naive.entered()
-    assert competent.entered() == found, "the competent way found different users"
-    assert ours.entered() & asked == found, "our way found different users"
+    expected = set(sample)
+    entered = naive.entered()
+    assert competent.entered() == entered, "the competent way found different users"
+    assert ours.entered() & expected == entered, "our way found different users"
     return Passes(results, floor, engine.memory(AUDIENCES[audience]))
 
 
@@ -50,7 +50,7 @@ def _floor(engine: Engine, audience: str) -> float:
     """Return users per second of the parts in sequence: reading and decoding every row, then the generated test."""
     catalogue = engine.app.campaign_cache.catalogue(WORKSPACE)
     compiled = compile_predicate(parse_predicate(node(AUDIENCES[audience]), catalogue), catalogue)
-    wanted = compiled.candidates(None, AS_OF)
+    candidates = compiled.candidates(None, AS_OF)
     cache = engine.app.cached_users
     assert cache is not None
     scan = cache.scan(WORKSPACE, "0", HIGHEST, compiled.fields, catalogue)
@@ -58,6 +58,6 @@ def _floor(engine: Engine, audience: str) -> float:
     users = 0
     began = time.perf_counter()
     for batch in scan:
-        wanted.living(batch.rows, AS_OF)
+        candidates.living(batch.rows, AS_OF)
         users += len(batch.rows)
     return users / (time.perf_counter() - began)

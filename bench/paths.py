@@ -26,11 +26,11 @@ INDEXED: Final = [("w", 1), ("g.orders_value", 1), ("_id", 1)]
 
 def predicates() -> list[str]:
     """Return thirty audiences over real fields, from almost no users to almost all."""
-    found: list[dict[str, object]] = []
-    found += [{"orders_value": {"gte": value}} for value in (10_000, 6_000, 4_000, 3_000, 2_000, 1_000, 300)]
-    found += [{"orders_count": {"gte": count}} for count in (250, 180, 120, 80, 50, 20, 5)]
-    found += [{"last_order_at": {"older_than": f"{days}d"}} for days in (150, 90, 60, 30, 14, 3)]
-    found += [{"age": group} for group in ("19-24", "35-44", "45-54")]
+    trees: list[dict[str, object]] = []
+    trees += [{"orders_value": {"gte": value}} for value in (10_000, 6_000, 4_000, 3_000, 2_000, 1_000, 300)]
+    trees += [{"orders_count": {"gte": count}} for count in (250, 180, 120, 80, 50, 20, 5)]
+    trees += [{"last_order_at": {"older_than": f"{days}d"}} for days in (150, 90, 60, 30, 14, 3)]
+    trees += [{"age": group} for group in ("19-24", "35-44", "45-54")]
     tail: list[dict[str, object]] = [
         {"all": [{"orders_count": {"gte": 20}}, {"age": group}]} for group in ("35-44", "65+")
     ]
@@ -41,8 +41,8 @@ def predicates() -> list[str]:
         {"any": [{"age": "19-24"}, {"orders_count": {"gte": 200}}]},
         {"all": [{"income": "250K+"}]},
     ]
-    found += tail
-    return [yaml.safe_dump(one if {"all", "any", "none"} & set(one) else {"all": [one]}) for one in found]
+    trees += tail
+    return [yaml.safe_dump(tree if {"all", "any", "none"} & set(tree) else {"all": [tree]}) for tree in trees]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ def find(engine: Engine, audience: str, path: AccessPath, number: int) -> tuple[
     """
     record = engine.campaign(f"p{number}-{path.value}", audience)
     entry = engine.app.campaign_cache.of(record)
-    wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
+    candidates = entry.compiled.candidates(None, engine.app.clock.campaign_now())
     began = time.perf_counter()
-    count = engine.found(entry, wanted, path)
+    count = engine.found(entry, candidates, path)
     return time.perf_counter() - began, count
 
 
@@ -87,13 +87,13 @@ def planner(engine: Engine, rounds: int) -> list[Tried]:
     for number, audience in enumerate(predicates()):
         record = engine.campaign(f"p{number}", audience)
         entry = engine.app.campaign_cache.of(record)
-        wanted = entry.compiled.candidates(None, engine.app.clock.campaign_now())
-        chosen = engine.app.access_paths.choose(entry, wanted)
+        candidates = entry.compiled.candidates(None, engine.app.clock.campaign_now())
+        chosen = engine.app.access_paths.choose(entry, candidates)
         seconds: dict[AccessPath, float] = {}
         matches = 0
-        for path in (one.path for one in chosen.others if one.possible):
+        for path in (estimate.path for estimate in chosen.others if estimate.possible):
             took = [find(engine, audience, path, number) for _ in range(rounds)]
-            seconds[path] = statistics.median(one for one, _ in took)
+            seconds[path] = statistics.median(duration for duration, _ in took)
             matches = took[0][1]
         results.append(Tried(audience, matches, seconds, chosen.path))
     return results

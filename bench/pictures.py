@@ -46,7 +46,7 @@ def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> 
         Axis("a second", logarithmic=True),
         [Line("documents examined", examined), Line("operations", commands)],
     )
-    keys = [str(one["_id"]) for one in engine.database["users"].find({}, {"_id": 1}).limit(2_000)]
+    keys = [str(document["_id"]) for document in engine.database["users"].find({}, {"_id": 1}).limit(2_000)]
     naive = _naive(engine.database, keys)
     rates = {path: _rate(engine, path, users, rounds) for path in (AccessPath.SCAN, AccessPath.CACHE)}
     costs = {"naive": naive, "range scans": rates[AccessPath.SCAN], "cached scans": rates[AccessPath.CACHE]}
@@ -60,17 +60,19 @@ def draw(engine: Engine, users: int, enrolled: tuple[int, ...], rounds: int) -> 
             f"Workers for a full pass a minute: {fixed}",
             Axis(title, logarithmic=True),
             Axis("workers (processor seconds a second)", logarithmic=True),
-            [Line(way, [(n, n * others * cost / MINUTE) for n in per]) for way, cost in costs.items()],
+            [Line(label, [(n, n * others * cost / MINUTE) for n in per]) for label, cost in costs.items()],
         )
-    told = passes_of(engine, list(enrolled), rounds, due=100)
+    passes = passes_of(engine, list(enrolled), rounds, due=100)
     chart(
         FOLDER / "enrolled.svg",
         "Processor time of a pass by enrolled users, 100 due",
         Axis("enrolled users", logarithmic=True),
         Axis("processor seconds", logarithmic=True),
         [
-            Line("looks at everybody (naive)", [(one.enrolled, one.enrolled * naive) for one in told]),
-            Line("looks at who is due", [(one.enrolled, max(one.cost.processor, 1e-3)) for one in told]),
+            Line("looks at everybody (naive)", [(measured.enrolled, measured.enrolled * naive) for measured in passes]),
+            Line(
+                "looks at who is due", [(measured.enrolled, max(measured.cost.processor, 1e-3)) for measured in passes]
+            ),
         ],
     )
     return (
@@ -129,12 +131,12 @@ def _rate(engine: Engine, path: AccessPath, users: int, rounds: int) -> float:
 
 
 def _naive(database: Database[dict[str, Any]], keys: list[str]) -> float:
-    way = NaiveWay(database, keys, ONE_PERCENT, AS_OF)
-    way.prepare()
-    way.run()
-    way.prepare()
+    naive_ = NaiveWay(database, keys, ONE_PERCENT, AS_OF)
+    naive_.prepare()
+    naive_.run()
+    naive_.prepare()
     before = _cpu(database)
-    way.run()
+    naive_.run()
     return (_cpu(database) - before) / len(keys)
 
 

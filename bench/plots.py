@@ -91,10 +91,10 @@ class _Scale:
     def ticks(self) -> list[float]:
         """Return round values along the axis."""
         if self._log:
-            found = [10.0**power for power in range(floor(log10(self._low)), floor(log10(self._high)) + 2)]
-            return [value for value in found if self._low <= value <= self._high] or [self._low, self._high]
+            ticks = [10.0**power for power in range(floor(log10(self._low)), floor(log10(self._high)) + 2)]
+            return [value for value in ticks if self._low <= value <= self._high] or [self._low, self._high]
         step = 10 ** floor(log10((self._high - self._low) or 1))
-        step = next(one for one in (step / 5, step / 2, step, step * 2) if (self._high - self._low) / one <= 7)
+        step = next(size for size in (step / 5, step / 2, step, step * 2) if (self._high - self._low) / size <= 7)
         first = floor(self._low / step) * step
         return [value for n in range(12) if self._low <= (value := first + n * step) <= self._high]
 

@@ -32,7 +32,7 @@ class Usage:
     def since(self, before: Usage) -> dict[str, float]:
         """Return processor seconds by kind since `before`, the largest first."""
         spent = {kind: seconds - before.cpu.get(kind, 0.0) for kind, seconds in self.cpu.items()}
-        return dict(sorted(spent.items(), key=lambda one: -one[1]))
+        return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
 
 def kind_of(command: Sequence[str]) -> str:

@@ -19,14 +19,14 @@ HEAD: Final = (
 def table(results: Sequence[Rounds]) -> str:
     """Return the results as a Markdown table; ratios are to the first way."""
     rows = [HEAD]
-    for one in results:
-        slowest, fastest = one.spread()
-        last = one.passes[-1]
+    for result in results:
+        slowest, fastest = result.spread()
+        last = result.passes[-1]
         rows.append(
-            f"| {one.name} | {last.users:,} | {last.matched:,} ({last.matched / last.users:.1%}) "
-            f"| {one.rate():,.0f} ({slowest:,.0f} to {fastest:,.0f}) | {one.rate() / results[0].rate():.1f} "
-            f"| {one.per_user('own_cpu') * 1e6:.1f} µs, {one.per_user('mongod_cpu') * 1e6:.1f} µs "
-            f"| {one.per_user('commands') * 1000:,.2f} | {one.per_user('examined'):.3f} |"
+            f"| {result.name} | {last.users:,} | {last.matched:,} ({last.matched / last.users:.1%}) "
+            f"| {result.rate():,.0f} ({slowest:,.0f} to {fastest:,.0f}) | {result.rate() / results[0].rate():.1f} "
+            f"| {result.per_user('own_cpu') * 1e6:.1f} µs, {result.per_user('mongod_cpu') * 1e6:.1f} µs "
+            f"| {result.per_user('commands') * 1000:,.2f} | {result.per_user('examined'):.3f} |"
         )
     return "\n".join(rows)
 

@@ -64,17 +64,17 @@ def fill(database: Documents, users: int) -> None:
 
 
 @contextmanager
-def ground(users: int, wanted: Sequence[ServiceName] = ("mongo", "broker")) -> Iterator[Ground]:
+def ground(users: int, names: Sequence[ServiceName] = ("mongo", "broker")) -> Iterator[Ground]:
     """Start services for this run only, with the population in a database of its own."""
     end_on_term()
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as name:
         folder = Path(name)
         services = LocalServices(folder / "services", say=_say, cache_memory="1gb", heap="2g")
         try:
-            urls = services.start(wanted)
+            urls = services.start(names)
             given = {"mongo": urls.mongo_url, "broker": urls.broker_url}
             given |= {"cache": urls.cache_url, "elastic": urls.elastic_url or ""}
-            addresses = {f"services.{one}_url": given[one] for one in wanted}
+            addresses = {f"services.{service}_url": given[service] for service in names}
             addresses["services.mongo_database"] = DATABASE
             with MongoClient[dict[str, Any]](urls.mongo_url) as client:
                 fill(client[DATABASE], users)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.users,
         given.sample,
         given.rounds,
-        tuple(int(one) for one in given.enrolled.split(",")),
+        tuple(int(number) for number in given.enrolled.split(",")),
         given.campaigns,
         given.seconds,
     )
@@ -131,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _passes(engine: Engine, sizes: Sizes) -> str:
-    found = engine.database["users"].find({}, {"_id": 1}).sort("u", 1).limit(sizes.sample)
-    sample = [str(one["_id"]) for one in found]
+    firsts = engine.database["users"].find({}, {"_id": 1}).sort("u", 1).limit(sizes.sample)
+    sample = [str(document["_id"]) for document in firsts]
     comparisons = {name: passes.compare(engine, sample, name, sizes.rounds) for name in AUDIENCES}
     return tables.passes(comparisons, sizes.rounds)
 

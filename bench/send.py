@@ -166,17 +166,17 @@ def processor_table(results: Sequence[tuple[str, int, list[tuple[Phase, Phase, P
         rates = [mails / (enter.cpu + deliver.cpu) for enter, deliver, _ in measured]
 
         def each(read: Callable[[tuple[Phase, Phase, Phase]], float], some: Any = measured, of: int = mails) -> float:
-            return statistics.median(read(one) for one in some) / of * 1e6
+            return statistics.median(read(usage) for usage in some) / of * 1e6
 
         rate = statistics.median(rates)
         rows.append(
             f"| {name} | {mails:,} "
-            f"| {each(lambda one: one[0].worker):.0f} µs, {each(lambda one: one[0].mongod):.0f} µs "
-            f"| {each(lambda one: one[1].worker):.0f} µs, {each(lambda one: one[1].mongod):.0f} µs "
-            f"| {each(lambda one: one[0].valkey + one[1].valkey):.1f} µs "
-            f"| {each(lambda one: one[0].cpu + one[1].cpu):.0f} µs "
+            f"| {each(lambda usages: usages[0].worker):.0f} µs, {each(lambda usages: usages[0].mongod):.0f} µs "
+            f"| {each(lambda usages: usages[1].worker):.0f} µs, {each(lambda usages: usages[1].mongod):.0f} µs "
+            f"| {each(lambda usages: usages[0].valkey + usages[1].valkey):.1f} µs "
+            f"| {each(lambda usages: usages[0].cpu + usages[1].cpu):.0f} µs "
             f"| {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) "
-            f"| {each(lambda one: one[2].cpu):.0f} µs |"
+            f"| {each(lambda usages: usages[2].cpu):.0f} µs |"
         )
     return "\n".join(rows)
 
@@ -208,7 +208,7 @@ def marks_table(measured: Sequence[marks.Marks]) -> str:
     """Return the savings of a mark per window."""
 
     def each(name: str) -> float:
-        return statistics.median(float(getattr(one, name)) for one in measured)
+        return statistics.median(float(getattr(saved, name)) for saved in measured)
 
     return (
         "| mongod's processor time a mail | mark | settle | both |\n|---|--:|--:|--:|\n"

@@ -127,8 +127,8 @@ class Taken:
 
     def compared(self, expected: Path) -> dict[str, int]:
         """Return the number of `missing` and `unexpected` recipients against a file with an address in each line."""
-        wanted = set(expected.read_bytes().split())
-        return {"missing": len(wanted - self.recipients.keys()), "unexpected": len(self.recipients.keys() - wanted)}
+        keys = set(expected.read_bytes().split())
+        return {"missing": len(keys - self.recipients.keys()), "unexpected": len(self.recipients.keys() - keys)}
 
 
 class Session:
@@ -229,8 +229,8 @@ class Server:
                 left = left[end + len(_END) :]
                 answers.append(b"250 taken\r\n")
                 continue
-            line, found, rest = left.partition(b"\r\n")
-            if not found:
+            line, separator, rest = left.partition(b"\r\n")
+            if not separator:
                 break
             left = rest
             answers.append(self._obey(session, line))

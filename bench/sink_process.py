@@ -46,8 +46,8 @@ class Sink:
 
     def taken(self) -> dict[str, Any]:
         """End the sink; return its counts."""
-        told, _ = self._process.communicate(timeout=10)
-        counted: dict[str, Any] = json.loads(told)
+        output, _ = self._process.communicate(timeout=10)
+        counted: dict[str, Any] = json.loads(output)
         return counted
 
 

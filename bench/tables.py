@@ -21,28 +21,28 @@ FLOOR_TEST: float = 6_000_000
 """Users per second of reading with decoding, and of the generated test, on one core (`docs/architecture.md`)."""
 
 
-def passes(told: Mapping[str, Passes], rounds: int) -> str:
+def passes(results: Mapping[str, Passes], rounds: int) -> str:
     """Return the tables of P1, P1b, P1c, P2 and P11."""
     parts = [f"Medians of {rounds} rounds, in turns."]
-    for name, one in told.items():
-        parts.append(f"### Audience: {name} of the users match\n\n{table(one.rounds)}")
-    one, fifth = told["1%"], told["22%"]
-    naive, competent, _, ours = one.rounds
+    for name, few in results.items():
+        parts.append(f"### Audience: {name} of the users match\n\n{table(few.rounds)}")
+    few, fifth = results["1%"], results["22%"]
+    naive, competent, _, ours = few.rounds
     rows = [
         ("P1: 1 % match, against naive", _times(ours, naive), ">= 200"),
         ("P1b: 22 % match and are written, against naive", _times(fifth.rounds[3], fifth.rounds[0]), ">= 80"),
         ("P1c: P1 against the competent way", _times(ours, competent), ">= 3"),
-        ("P1c: P1 against the serial floor of its parts", f"{ours.rate() / one.floor:.0%}", ">= 50 %"),
+        ("P1c: P1 against the serial floor of its parts", f"{ours.rate() / few.floor:.0%}", ">= 50 %"),
         ("P2: commands a user, against naive", _share(ours, naive, "commands"), "<= 0.1 %"),
         ("P2: documents examined a user, against naive", _share(ours, naive, "examined"), "<= 1 %"),
         ("P2: mongod's processor time a user, against naive", _share(ours, naive, "mongod_cpu"), "<= 1 %"),
-        ("P11: memory of a worker process before the pass, and at the most", _memory(told), "<= 250 MiB, flat"),
+        ("P11: memory of a worker process before the pass, and at the most", _memory(results), "<= 250 MiB, flat"),
     ]
     lines = "\n".join(f"| {what} | {value} | {goal} |" for what, value, goal in rows)
     serial = 1 / (1 / FLOOR_READ + 1 / FLOOR_TEST)
     parts.append(
         f"| what | measured | goal |\n|---|--:|--:|\n{lines}\n\n"
-        f"The serial floor measured here is {one.floor:,.0f} users/s (reading, decoding and testing every row, on one "
+        f"The serial floor measured here is {few.floor:,.0f} users/s (reading, decoding and testing every row, on one "
         f"thread, nothing else); it was {serial:,.0f} on a quiet machine. The first pass "
         "of every way is not counted."
     )
@@ -57,18 +57,20 @@ def _share(ours: Rounds, naive: Rounds, what: str) -> str:
     return f"{ours.per_user(what) / naive.per_user(what):.2%}"
 
 
-def _memory(told: Mapping[str, Passes]) -> str:
-    return "; ".join(f"{name}: {one.memory[0]:.0f}, {one.memory[1]:.0f} MiB" for name, one in told.items())
+def _memory(results: Mapping[str, Passes]) -> str:
+    return "; ".join(
+        f"{name}: {measured.memory[0]:.0f}, {measured.memory[1]:.0f} MiB" for name, measured in results.items()
+    )
 
 
-def search(found: int, selective: Mapping[AccessPath, float]) -> str:
+def search(share: int, selective: Mapping[AccessPath, float]) -> str:
     """Return the table of P8: the number of users found, and the seconds of each path."""
     elastic = selective[AccessPath.ELASTIC]
     rows = [
         f"| {path.value} | {seconds * 1000:,.0f} ms | {seconds / elastic:.1f} |" for path, seconds in selective.items()
     ]
     return (
-        f"**P8**, an audience of one in a thousand ({found:,} users): all candidates found and judged, medians after "
+        f"**P8**, an audience of one in a thousand ({share:,} users): all candidates found and judged, medians after "
         "one round to warm up; goal: Elasticsearch at least 10 times as fast as the cached scan and as MongoDB "
         "without a fitting index.\n\n"
         "| path | time | of Elasticsearch's |\n|---|--:|--:|\n" + "\n".join(rows)
@@ -77,14 +79,14 @@ def search(found: int, selective: Mapping[AccessPath, float]) -> str:
 
 def paths(tried: Sequence[Tried], rounds: int) -> str:
     """Return the table of P9."""
-    chosen = sum(one.seconds[one.chosen] for one in tried)
-    best = sum(one.seconds[one.best] for one in tried)
-    worst = max(tried, key=lambda one: one.regret)
+    chosen = sum(trial.seconds[trial.chosen] for trial in tried)
+    best = sum(trial.seconds[trial.best] for trial in tried)
+    worst = max(tried, key=lambda trial: trial.regret)
     lines = [
-        f"| `{_in_a_line(one.audience)}` | {one.matches:,} | "
-        + " | ".join(f"{one.seconds[path]:.2f}" if path in one.seconds else "" for path in _SHOWN)
-        + f" | {one.chosen.value} | {one.regret:.0%} |"
-        for one in tried
+        f"| `{_in_a_line(trial.audience)}` | {trial.matches:,} | "
+        + " | ".join(f"{trial.seconds[path]:.2f}" if path in trial.seconds else "" for path in _SHOWN)
+        + f" | {trial.chosen.value} | {trial.regret:.0%} |"
+        for trial in tried
     ]
     heads = " | ".join(path.value for path in _SHOWN)
     return (
@@ -101,11 +103,11 @@ def enrolled(nobody: Sequence[Enrolled], some: Sequence[Enrolled]) -> str:
     """Return the tables of P3 and P7."""
     head = "| enrolled | time | processor time | MongoDB commands | documents examined |\n|--:|--:|--:|--:|--:|\n"
 
-    def rows(told: Sequence[Enrolled]) -> str:
+    def rows(measured: Sequence[Enrolled]) -> str:
         return "\n".join(
-            f"| {one.enrolled:,} | {one.cost.seconds * 1000:.1f} ms | {one.cost.processor * 1000:.1f} ms "
-            f"| {one.cost.commands} | {one.cost.examined} |"
-            for one in told
+            f"| {row.enrolled:,} | {row.cost.seconds * 1000:.1f} ms | {row.cost.processor * 1000:.1f} ms "
+            f"| {row.cost.commands} | {row.cost.examined} |"
+            for row in measured
         )
 
     time = nobody[-1].cost.seconds / nobody[0].cost.seconds
@@ -131,7 +133,7 @@ def changes(arrivals: Lags, many: Lags, campaigns: int, named: int) -> str:
 
 def small(bare: Idle, full: Idle) -> str:
     """Return the table of P16."""
-    rows = "\n".join(_idle_row(one) for one in (bare, full))
+    rows = "\n".join(_idle_row(idle) for idle in (bare, full))
     return (
         f"**P16**, live campaigns in {SMALL_WORKSPACES} workspaces for {full.seconds:.0f} s, nothing due, `pass: 10m`; "
         "goal: at most 5 % of a core and 20 MongoDB commands a second (two of the bench's own included).\n\n"
@@ -140,9 +142,9 @@ def small(bare: Idle, full: Idle) -> str:
     )
 
 
-def _idle_row(one: Idle) -> str:
-    shares = " | ".join(f"{share:.1%}" for share in (one.ours + one.mongod, one.ours, one.mongod))
-    return f"| {one.campaigns:,} | {shares} | {one.operations:.1f} |"
+def _idle_row(idle: Idle) -> str:
+    shares = " | ".join(f"{share:.1%}" for share in (idle.ours + idle.mongod, idle.ours, idle.mongod))
+    return f"| {idle.campaigns:,} | {shares} | {idle.operations:.1f} |"
 
 
 def _in_a_line(audience: str) -> str:

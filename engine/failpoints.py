@@ -62,7 +62,7 @@ class Failpoint(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Planned:
     """The action at a point, its passage (None: every one), and a text that the passage's keys must contain."""
 
     action: str
@@ -71,8 +71,8 @@ class _Wanted:
     passages: Iterator[int] = field(default_factory=lambda: count(1))
 
 
-def _read(text: str) -> dict[str, list[_Wanted]]:
-    wanted: dict[str, list[_Wanted]] = {}
+def _read(text: str) -> dict[str, list[_Planned]]:
+    planned: dict[str, list[_Planned]] = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition("=")
         rest, _, about = rest.partition("~")
@@ -81,20 +81,20 @@ def _read(text: str) -> dict[str, list[_Wanted]]:
         if name not in POINTS or not known or not (at in ("", "*") or at.isdecimal()):
             actions = "|".join((*ACTIONS, "waitMILLISECONDS"))
             raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={actions}[@passage|@*][~text]")
-        wanted.setdefault(name, []).append(_Wanted(action, None if at == "*" else int(at or 1), about))
-    return wanted
+        planned.setdefault(name, []).append(_Planned(action, None if at == "*" else int(at or 1), about))
+    return planned
 
 
-_wanted: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
+_planned: Final = _read(os.environ.get("TIDEGATE_FAILPOINTS", ""))
 _done: Final[set[str]] = set()
 
 
 def arm(text: str) -> None:
     """Replace the armed failpoints by `text`, in the format of the environment variable; empty disarms all."""
     fresh = _read(text)
-    _wanted.clear()
+    _planned.clear()
     _done.clear()
-    _wanted.update(fresh)
+    _planned.update(fresh)
 
 
 def done() -> frozenset[str]:
@@ -107,15 +107,15 @@ def passage(name: str, about: Iterable[str] = ()) -> None:
 
     Kill or stop the process, hang, wait, or raise `Failpoint`, if a test requested it.
     """
-    if not _wanted or name not in _wanted:
+    if not _planned or name not in _planned:
         return
     keys = tuple(about)
-    for wanted in _wanted[name]:
-        if wanted.about and not any(wanted.about in key for key in keys):
+    for planned in _planned[name]:
+        if planned.about and not any(planned.about in key for key in keys):
             continue
-        if next(wanted.passages) == wanted.at or wanted.at is None:
+        if next(planned.passages) == planned.at or planned.at is None:
             _done.add(name)
-            _act(name, wanted.action)
+            _act(name, planned.action)
 
 
 def _act(name: str, action: str) -> None:

@@ -36,8 +36,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return _cut(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
     code = getattr(error, "code", None)
-    told = f"{type(error).__name__}{f' {code}' if isinstance(code, int) else ''}"
-    return _cut(f"{told} at {_place(error)}" if error.__traceback__ else told)
+    kind = f"{type(error).__name__}{f' {code}' if isinstance(code, int) else ''}"
+    return _cut(f"{kind} at {_place(error)}" if error.__traceback__ else kind)
 
 
 def _without_place(fault: Fault) -> str:

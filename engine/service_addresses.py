@@ -33,7 +33,7 @@ def require_readable(setting: str, url: str, schemes: tuple[str, ...]) -> None:
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in schemes:
-        allowed = " or ".join(f"{one}://" for one in schemes)
+        allowed = " or ".join(f"{known}://" for known in schemes)
         raise WrongCall(f"{setting} cannot be read: it does not begin with {allowed}", remedy=f"write {allowed}...")
     if scheme in REDIS:
         _require_known_options(setting, rest.partition("?")[2])
@@ -76,8 +76,8 @@ def _require_known_options(setting: str, options: str) -> None:
 
 def _hosts_are_readable(text: str) -> bool:
     """Whether `text` is one host or several, each with a valid port or none."""
-    found = [_HOST.fullmatch(one) for one in text.split(",")]
-    return all(one is not None and (one[2] is None or 0 < int(one[2]) < 65_536) for one in found)
+    matches = [_HOST.fullmatch(host) for host in text.split(",")]
+    return all(match is not None and (match[2] is None or 0 < int(match[2]) < 65_536) for match in matches)
 
 
 def search_address(setting: str, url: str) -> str:

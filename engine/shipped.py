@@ -34,8 +34,8 @@ def shipped_files(name: str) -> Iterator[tuple[str, Traversable]]:
 
 
 def _below(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
-    for one in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if one.is_dir():
-            yield from _below(one, f"{path}{one.name}/")
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _below(entry, f"{path}{entry.name}/")
         else:
-            yield f"{path}{one.name}", one
+            yield f"{path}{entry.name}", entry

@@ -148,9 +148,9 @@ _SERVICES = Services()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make a worker of pytest-xdist use the set of the controller process."""
-    told: dict[str, Any] = getattr(config, "workerinput", {})
-    if _FOLDER in told:
-        _SERVICES.join(Path(told[_FOLDER]))
+    given: dict[str, Any] = getattr(config, "workerinput", {})
+    if _FOLDER in given:
+        _SERVICES.join(Path(given[_FOLDER]))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -163,7 +163,7 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
     """Begin to start all services if a worker has more than unit tests; the controller knows only the test ids."""
-    if not all(one.startswith("tests/unit/") for one in ids):
+    if not all(test_id.startswith("tests/unit/") for test_id in ids):
         _SERVICES.begin(set(_NEED.values()))
 
 

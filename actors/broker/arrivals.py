@@ -93,9 +93,9 @@ class Arrivals:
 
     def _hear(self, subscription: PubSub) -> None:
         while not self._closed.is_set():
-            heard: Any = subscription.get_message(timeout=LISTEN_SECONDS)
-            if heard is None:
+            message: Any = subscription.get_message(timeout=LISTEN_SECONDS)
+            if message is None:
                 continue
-            event = self._events.get(heard["data"].decode(errors="replace"))
+            event = self._events.get(message["data"].decode(errors="replace"))
             if event is not None:
                 event.set()

@@ -76,10 +76,10 @@ def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[
         pipe.hlen(f"{key}.msgs")
         pipe.zcard(f"{broker.namespace}:{xq_name(name)}")
     try:
-        found = pipe.execute()
+        counts = pipe.execute()
     except redis.RedisError as error:
         raise redis_trouble(error, "the broker") from error
-    rows = (found[start : start + 4] for start in range(0, len(found), 4))
+    rows = (counts[start : start + 4] for start in range(0, len(counts), 4))
     return [
         QueueDepth(name, ready, delayed, max(stored - ready, 0), dead)
         for name, (ready, delayed, stored, dead) in zip(names, rows, strict=True)
@@ -153,14 +153,14 @@ def _chosen(broker: HardenedBroker, queue: str, ids: Iterable[str] | None) -> li
     messages = _keys(broker, queue)[3]
     if ids is None:
         return [(key.decode(), data) for key, data in broker.client.hscan_iter(messages, count=1_000)]
-    wanted = list(ids)
-    stored = broker.client.hmget(messages, wanted) if wanted else []
-    for key, data in zip(wanted, stored, strict=True):
+    chosen = list(ids)
+    stored = broker.client.hmget(messages, chosen) if chosen else []
+    for key, data in zip(chosen, stored, strict=True):
         if data is None:
             raise NotFound(
                 f"no dead letter {key} on {queue}", remedy=f"`tidegate queue deadletters {queue}` lists them."
             )
-    return list(zip(wanted, stored, strict=True))
+    return list(zip(chosen, stored, strict=True))
 
 
 def _decoded(data: bytes) -> Message[Any] | None:

@@ -47,7 +47,7 @@ def default_middleware(
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
     """Return the middleware of a hardened broker, in order; log context and rerouting only if given."""
-    wanted: list[Middleware | None] = [
+    chosen: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),
         ServedLanes(),
@@ -57,4 +57,4 @@ def default_middleware(
         retries or CertainRetries(),
         time_limit or TimeLimitBackstop(),
     ]
-    return [middleware for middleware in wanted if middleware is not None]
+    return [middleware for middleware in chosen if middleware is not None]

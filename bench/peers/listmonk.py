@@ -249,17 +249,17 @@ class Listmonk:
         """Return the usage of listmonk and PostgreSQL if they run on this machine, else None."""
         port = int(self._url.rpartition(":")[2].partition("/")[0]) if self._url.count(":") > 1 else 80
         here = [
-            one.pid
-            for one in psutil.net_connections("tcp")
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid
+            connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid
         ]
         if not here:
             return None
-        postgres = [one for one in psutil.process_iter(["name"]) if one.info["name"] == "postgres"]
+        postgres = [process for process in psutil.process_iter(["name"]) if process.info["name"] == "postgres"]
         usage = used_by([*family(here[0]), *postgres])
-        for one in postgres:
+        for process in postgres:
             with suppress(psutil.Error):
-                ended = one.cpu_times()  # its backends that have ended meanwhile, autovacuum's among them
+                ended = process.cpu_times()  # its backends that have ended meanwhile, autovacuum's among them
                 usage.cpu["postgres"] += ended.children_user + ended.children_system
         return usage
 

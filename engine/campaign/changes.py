@@ -61,11 +61,11 @@ def edit_faults(old: CampaignFile, new: CampaignFile, node: Node, aliases: Alias
             hint = "give a new campaign another name" if key == "kind" else f'write "{before}"'
             faults.append(Fault(node.find(key).mark, key, problem, hint))
     before_names = {message.name for message in old.messages}
-    gone = [message.name for message in old.messages if message.name not in {one.name for one in new.messages}]
+    gone = [message.name for message in old.messages if message.name not in {kept.name for kept in new.messages}]
     for i, message in enumerate(new.messages):
         obeyed = message.was in (aliases or {}).get(message.name, ())
         if message.name in before_names:
-            same = any(one.name == message.name and one.was == message.was for one in old.messages)
+            same = any(earlier.name == message.name and earlier.was == message.was for earlier in old.messages)
             if message.was not in (None, NO_MESSAGE) and not same and not obeyed:
                 problem = f'"{message.name}" exists already, so it was never "{message.was}"'
                 faults.append(Fault(node.find("messages", i, "was").mark, f"messages[{i}].was", problem, "remove was:"))
@@ -89,14 +89,14 @@ def renames(old: CampaignFile, new: CampaignFile) -> dict[str, str]:
 
 def carry_aliases(aliases: Aliases, old: CampaignFile, new: CampaignFile) -> dict[str, tuple[str, ...]]:
     """Return the aliases of the new revision: a renamed message keeps its old aliases and its old name."""
-    told: dict[str, tuple[str, ...]] = {}
+    carried: dict[str, tuple[str, ...]] = {}
     renamed = renames(old, new)
     for message in new.messages:
         was = renamed.get(message.name)
         names = (*aliases.get(was, ()), was) if was is not None else tuple(aliases.get(message.name, ()))
         if names:
-            told[message.name] = names
-    return told
+            carried[message.name] = names
+    return carried
 
 
 def changes(old: CampaignFile, new: CampaignFile) -> list[Change]:
@@ -163,20 +163,20 @@ def _sender(old: Letterhead, new: Letterhead) -> Iterator[str]:
         yield f"{'the header' if len(differing) == 1 else 'the headers'} {', '.join(differing)} changed"
 
 
-def _mailbox(one: SenderOf | ReplyTo | None) -> str:
+def _mailbox(sender: SenderOf | ReplyTo | None) -> str:
     """Format a name and an address, as far as they are given."""
-    if one is None:
+    if sender is None:
         return "the default"
-    name, address = one.name or "", one.address or ""
+    name, address = sender.name or "", sender.address or ""
     return f"{name} <{address}>" if name and address else name or address
 
 
 def snippet_changes(old: KeptTexts, new: KeptTexts) -> Iterator[Change]:
     """Yield the layouts and snippets that differ between two revisions."""
-    before = {(one.form, one.name): one.text for one in old.snippets}
-    for one in new.snippets:
-        if before.get((one.form, one.name), one.text) != one.text:
-            text = f'the snippet or layout "{one.name}" changed: in everything sent from now on'
+    before = {(snippet.form, snippet.name): snippet.text for snippet in old.snippets}
+    for snippet in new.snippets:
+        if before.get((snippet.form, snippet.name), snippet.text) != snippet.text:
+            text = f'the snippet or layout "{snippet.name}" changed: in everything sent from now on'
             yield Change(Concern.MESSAGES, text)
 
 

@@ -77,7 +77,7 @@ class EventGoal:
         """
         if facts.row is None:
             return None
-        for event in sorted(_read(facts)[self.position], key=lambda one: one[0]):
+        for event in sorted(_read(facts)[self.position], key=lambda timed: timed[0]):
             at = event[0]
             if after < at and (until is None or at <= until) and self.compiled.matches(facts.row, ((event,),), at):
                 return at
@@ -190,7 +190,7 @@ class CompiledCampaign:
     @property
     def moves(self) -> bool:
         """Whether time alone can let a user in."""
-        return self.audience.compiled.moves or any(one.moves for one in self._gates)
+        return self.audience.compiled.moves or any(gate.moves for gate in self._gates)
 
     @property
     def _gates(self) -> tuple[CompiledPredicate, ...]:
@@ -206,17 +206,17 @@ class CompiledCampaign:
         """Whether the user with this key is in the holdout; the same for every enrolment."""
         return self.holdout > 0 and arm(self.uid, "holdout", user_id_of(user)) < self.holdout
 
-    def needs_events(self, row: Row, stay: Enrolment | None, as_of: Instant) -> bool:
-        """Whether the evaluation of this user, whose latest enrolment is `stay`, needs event facts."""
+    def needs_events(self, row: Row, enrolment: Enrolment | None, as_of: Instant) -> bool:
+        """Whether the evaluation of this user, whose latest enrolment is `enrolment`, needs event facts."""
         if not self.queries:
             return False
-        if stay is not None and self.goal_position is not None and stay.converted_at is None:
+        if enrolment is not None and self.goal_position is not None and enrolment.converted_at is None:
             return True
         if self.only_converts:
             return False
-        if stay is not None and stay.active:
+        if enrolment is not None and enrolment.active:
             return True
-        if not self.intake_open or (stay is not None and self.again_after is None):
+        if not self.intake_open or (enrolment is not None and self.again_after is None):
             return False
         return self.audience.maybe(row, as_of) is not False
 

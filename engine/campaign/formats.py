@@ -82,23 +82,23 @@ def convert(text: str, form: str) -> Converted:
         raise NotConverted("contains a word that is reserved for Liquid here: tgq...qgt", "use another word")
     bare = MARKUP.sub(lambda _: f"tgq{next(marks)}qgt", text)
     made = _markdown(bare, pieces) if form == "markdown" else _mjml(bare, text, pieces)
-    kept = [int(found[1]) for found in _MARK.finditer(made)]
+    kept = [int(match[1]) for match in _MARK.finditer(made)]
     lost = set(range(len(pieces))) - set(kept)
     if lost:
         lost_at = pieces[min(lost)].start()
         raise NotConverted("Liquid between MJML's elements is lost", "put it into <mj-raw>", lost_at)
     lines = tuple(text.count("\n", 0, pieces[number].start()) + 1 for number in kept)
-    return Converted(_MARK.sub(lambda found: pieces[int(found[1])][0], made), lines)
+    return Converted(_MARK.sub(lambda match: pieces[int(match[1])][0], made), lines)
 
 
 def _markdown(bare: str, pieces: list[re.Match[str]]) -> str:
     from markdown_it import MarkdownIt  # only applying a Markdown file needs it
 
-    def alone(found: re.Match[str]) -> str:
-        numbers = [int(one) for one in _MARK.findall(found[1])]
+    def alone(match: re.Match[str]) -> str:
+        numbers = [int(number) for number in _MARK.findall(match[1])]
         # A line of tags only is no paragraph: as a comment it ends the previous paragraph and stays separate.
         tags = all(pieces[number][0].startswith("{%") for number in numbers)
-        return f"<!--{found[1]}-->" if tags else found[0]
+        return f"<!--{match[1]}-->" if tags else match[0]
 
     html = MarkdownIt("commonmark").enable("table").render(_ALONE.sub(alone, bare))
     return re.sub(r"<!--((?:tgq\d+qgt[ \t]*)+)-->", r"\1", html)
@@ -131,17 +131,17 @@ def _mjml(bare: str, text: str, pieces: list[re.Match[str]]) -> str:
 def _wrong_element(document: str) -> tuple[int, str, str] | None:
     """Return the first element that MJML does not have or that is not closed; the library would silently drop it."""
     opened: list[tuple[str, int]] = []
-    for found in _ELEMENT.finditer(document):
-        closing, name, ending = found.groups()
+    for match in _ELEMENT.finditer(document):
+        closing, name, ending = match.groups()
         if name not in _ELEMENTS:
             hint = "name a snippet: {% render 'NAME' %}" if name == "mj-include" else "see the elements of MJML"
-            return found.start(), f"there is no element <{name}> here", hint
+            return match.start(), f"there is no element <{name}> here", hint
         if not closing and not ending:
-            opened.append((name, found.start()))
+            opened.append((name, match.start()))
         elif closing:
             if not opened or opened[-1][0] != name:
                 return (
-                    found.start(),
+                    match.start(),
                     f"</{name}> closes an element that is not open",
                     "close the elements in their order",
                 )
@@ -151,11 +151,11 @@ def _wrong_element(document: str) -> tuple[int, str, str] | None:
 
 def _back(index: int, bare: str, text: str, pieces: list[re.Match[str]]) -> int:
     """Return the position in `text` of a position in `bare`."""
-    shift = sum(len(piece[0]) - len(mark) for piece, mark in _before(index, bare, pieces))
+    shift = sum(len(cut[0]) - len(mark) for cut, mark in _before(index, bare, pieces))
     return min(index + shift, len(text))
 
 
 def _before(index: int, bare: str, pieces: list[re.Match[str]]) -> Iterator[tuple[re.Match[str], str]]:
-    for found in _MARK.finditer(bare):
-        if found.end() <= index:
-            yield pieces[int(found[1])], found[0]
+    for match in _MARK.finditer(bare):
+        if match.end() <= index:
+            yield pieces[int(match[1])], match[0]

@@ -83,11 +83,11 @@ def _parts(rule: Node) -> tuple[Node | None, Node | None, Steps]:
 
 def _events(node: Node, path: Steps) -> list[tuple[Steps, Node]]:
     """Return every event leaf below `node`."""
-    found: list[tuple[Steps, Node]] = []
+    events: list[tuple[Steps, Node]] = []
     for key, value in (node.value if isinstance(node.value, dict) else {}).items():
         if key == "event":
-            found.append(((*path, key), value))
+            events.append(((*path, key), value))
         elif key in ("all", "any", "none"):
             for i, item in enumerate(value):
-                found += _events(item, (*path, key, i))
-    return found
+                events += _events(item, (*path, key, i))
+    return events

@@ -73,9 +73,9 @@ def read_message_texts(
     messages = tuple(reader.message(i, message) for i, message in enumerate(file.messages))
     for name in file.headers:
         reader.inline("", ("headers", name))
-    faults.extend(reader.told())
+    faults.extend(reader.faults())
     kept = KeptTexts(tuple(reader.snippets[key][1] for key in sorted(reader.snippets)), reader.origins)
-    sources = reader.sources | {("", ":".join(key)): one for key, (one, _) in reader.snippets.items()}
+    sources = reader.sources | {("", ":".join(key)): snippet for key, (snippet, _) in reader.snippets.items()}
     return MessageTexts(file.model_copy(update={"messages": messages}), kept, sources)
 
 
@@ -90,7 +90,7 @@ class _Reader:
         self.snippets: dict[tuple[str, str], tuple[Source, Snippet]] = {}
         self._namings = 0
 
-    def told(self) -> list[Fault]:
+    def faults(self) -> list[Fault]:
         """Return the mistakes; a mistake in a snippet that many messages name appears once."""
         return list({(fault.mark, fault.problem): fault for fault in reversed(self._faults)}.values())
 
@@ -204,17 +204,17 @@ class _Reader:
                 )
                 continue
             if (form, name) not in self.snippets:
-                found = self._snippet(source, part.index, where, form, name)
-                if found is None:
+                snippet = self._snippet(source, part.index, where, form, name)
+                if snippet is None:
                     continue
-                self.snippets[form, name] = found
+                self.snippets[form, name] = snippet
             self._collect(self.snippets[form, name][0], where, form, (*outer, name))
             self._fill(source, part, where, form)
 
     def _fill(self, source: Source, part: Part, where: Steps, form: str) -> None:
         """Report a body or a block that the layout does not print: it would be lost."""
         for name, index in part.blocks:
-            if not any(_has_block(one.text, name) for one in self._known(form).values()):
+            if not any(_has_block(snippet.text, name) for snippet in self._known(form).values()):
                 problem, hint = f'the layout "{part.name}" has no block "{name}"', "write {% block %} there"
                 self._faults.append(Fault(source.mark(index), dotted(where), problem, hint))
         if not part.filled:
@@ -229,7 +229,7 @@ class _Reader:
 
     def _known(self, form: str) -> dict[str, Source]:
         """Return the snippets of a format by name."""
-        return {name: one for (kind, name), (one, _) in self.snippets.items() if kind == form}
+        return {name: snippet for (kind, name), (snippet, _) in self.snippets.items() if kind == form}
 
     def _snippet(self, source: Source, index: int, where: Steps, form: str, name: str) -> tuple[Source, Snippet] | None:
         def refuse(problem: str, hint: str = "") -> None:
@@ -254,8 +254,8 @@ class _Reader:
         try:
             text = file_text(place)
         except (UnreadableText, OSError) as error:
-            told = error.problem if isinstance(error, UnreadableText) else f"cannot be read: {error.strerror}"
-            refuse(f'the snippet "{name}" {told}')
+            problem = error.problem if isinstance(error, UnreadableText) else f"cannot be read: {error.strerror}"
+            refuse(f'the snippet "{name}" {problem}')
             return None
         if len(text) > LARGEST_TEMPLATE:
             refuse(f'the snippet "{name}" is longer than {LARGEST_TEMPLATE} characters')

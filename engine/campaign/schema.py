@@ -22,11 +22,11 @@ MODELS: Final[dict[str, type[BaseModel]]] = {"campaign": CampaignFile, "lanes": 
 
 def schemas() -> dict[str, str]:
     """Return the text of each schema by its file name."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, model in MODELS.items():
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | model.model_json_schema(by_alias=True)
-        found[f"{name}.schema.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
-    return found
+        texts[f"{name}.schema.json"] = json.dumps(schema, indent=2, sort_keys=True) + "\n"
+    return texts
 
 
 def write(folder: Path) -> None:

@@ -242,9 +242,11 @@ def _parts(nodes: Iterable[LiquidNode], context: RenderContext, *, top: bool = F
         if isinstance(node, LayoutNode):
             if before or not top:
                 raise WrongPart("a layout is named after other text", "begin the template with {% layout ... %}", index)
-            outside = [one for one in node.body.nodes if not isinstance(one, BlockTagNode)]
-            blocks = [(one.name, one.token.start_index) for one in node.body.nodes if isinstance(one, BlockTagNode)]
-            yield Part(str(node.name.value), index, any(not one.blank for one in outside), tuple(blocks))
+            outside = [inner for inner in node.body.nodes if not isinstance(inner, BlockTagNode)]
+            blocks = [
+                (inner.name, inner.token.start_index) for inner in node.body.nodes if isinstance(inner, BlockTagNode)
+            ]
+            yield Part(str(node.name.value), index, any(not inner.blank for inner in outside), tuple(blocks))
         elif isinstance(node, RenderNode | IncludeNode):
             if not isinstance(node.name, StringLiteral):
                 raise WrongPart("the name of a snippet must be in quotes", "choose between snippets with if", index)
@@ -280,7 +282,7 @@ def _named(text: str) -> tuple[str, ...]:
         variables = template_environment({}).from_string(text).analyze(include_partials=False).globals.get("user", [])
     except LiquidError:
         return ()
-    return tuple(dict.fromkeys(str(one.segments[1]) for one in variables if len(one.segments) > 1))
+    return tuple(dict.fromkeys(str(variable.segments[1]) for variable in variables if len(variable.segments) > 1))
 
 
 def _index(error: LiquidError, text: str) -> int:
@@ -289,7 +291,7 @@ def _index(error: LiquidError, text: str) -> int:
     if token is not None and token.start_index >= 0:
         return int(token.start_index)
     missing = re.search(r"expected tag '?end(\w+)", str(error.message))
-    opened = [found.start() for found in re.finditer(rf"\{{%-?\s*{missing[1]}\b", text)] if missing else []
+    opened = [match.start() for match in re.finditer(rf"\{{%-?\s*{missing[1]}\b", text)] if missing else []
     return opened[-1] if opened else len(text.rstrip())
 
 

@@ -114,13 +114,13 @@ class Catalogue:
     ) -> dict[str, int]:
         """Return the MongoDB projection that `row` needs; only for some fields and events, if given."""
         names = self.fields if fields is None else [name for name in self.fields if name in fields]
-        told = self.events if events is None else [name for name in self.events if name in events]
+        named = self.events if events is None else [name for name in self.events if name in events]
         paths = [
             "rev",
             "deleted",
             "lists",
             *(self.fields[name].mongo_path for name in names),
-            *(f"e.{n}" for n in told),
+            *(f"e.{n}" for n in named),
         ]
         return dict.fromkeys(paths, 1)
 

@@ -45,7 +45,7 @@ def build_row(catalogue: Catalogue) -> Callable[[Mapping[str, object]], Row]:
     """Build the function `row(document) -> Row`. A part of another type than declared reads as missing."""
     space: dict[str, object] = {"Row": catalogue.row_type, "summary": _summary, "lists": _lists, "EMPTY": {}}
     values = [_value(place, declared, space) for place, declared in enumerate(catalogue.fields.values())]
-    told = "".join(f"summary(e({name!r}))," for name in catalogue.events)
+    summaries = "".join(f"summary(e({name!r}))," for name in catalogue.events)
     source = "\n".join(
         (
             "def row(document):",
@@ -54,7 +54,7 @@ def build_row(catalogue: Catalogue) -> Callable[[Mapping[str, object]], Row]:
                 f"    {part} = (p if isinstance(p := d({part!r}), dict) else EMPTY).get"
                 for part in ("a", "k", "g", "e")
             ),
-            f"    return Row(d('_id'), int(d('rev') or 0), d('deleted') is True, lists(d('lists')), ({told}),",
+            f"    return Row(d('_id'), int(d('rev') or 0), d('deleted') is True, lists(d('lists')), ({summaries}),",
             *(f"        {value}," for value in values),
             "    )",
         )

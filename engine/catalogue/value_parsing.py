@@ -223,16 +223,18 @@ def _meant(raw: object, *, whole: bool = False) -> str:
     text = raw.strip().strip("$€£¥").strip()
     if re.fullmatch(r"[0-9]+k", text):
         return f" (did you mean {text[:-1]}000?)"
-    readings = [one for one in readings_of(text.replace("_", "")) if one != raw and not (whole and "." in one)]
+    readings = [
+        reading for reading in readings_of(text.replace("_", "")) if reading != raw and not (whole and "." in reading)
+    ]
     return f" (did you mean {' or '.join(readings)}?)" if readings else ""
 
 
 def readings_of(text: str) -> list[str]:
     """Return the numbers that a text may mean: `12,50` is 12.50, `1.234,5` is 1234.5, `1,234` is 1234 or 1.234."""
-    found = _GROUPED.fullmatch(text)
-    if found is None:
+    match = _GROUPED.fullmatch(text)
+    if match is None:
         return []
-    sign, digits, group, mark, fraction = found.groups()
+    sign, digits, group, mark, fraction = match.groups()
     if mark is not None and mark == group:
         return []
     plain = re.sub(r"[^0-9]", "", digits)

@@ -102,22 +102,22 @@ def normaliser(shape: Shape, *, folding: bool = False) -> Callable[[object], Sto
     The function leaves elements of another type out of an array; an array with none left is missing. `folding` folds
     strings whose case is ignored (events keep only the raw text; users have the folded one beside it).
     """
-    one: Callable[[object], Value | None]
+    normalise: Callable[[object], Value | None]
     if shape.type is FieldType.STRING:
-        one = _folded if folding and shape.case_ignored else _string
+        normalise = _folded if folding and shape.case_ignored else _string
     elif shape.type in WHOLE_TYPES:
-        one = _whole
+        normalise = _whole
     elif shape.type is FieldType.NUMBER:
-        one = _number
+        normalise = _number
     else:
-        one = _boolean
+        normalise = _boolean
     if not shape.many:
-        return one
+        return normalise
 
     def many(value: object) -> Stored:
         if not isinstance(value, (list, tuple)):
             return None
-        return tuple(read for item in value if (read := one(item)) is not None) or None
+        return tuple(read for item in value if (read := normalise(item)) is not None) or None
 
     return many
 

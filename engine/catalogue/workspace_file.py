@@ -43,15 +43,15 @@ def closest(word: str, among: Iterable[str], *, case: bool = False) -> str:
 
 def read_workspaces(folder: Path) -> dict[str, Catalogue]:
     """Read every `*.yaml` of a folder into catalogues, by workspace. Raises `InvalidSource` for all files at once."""
-    found, broken = read_each(folder)
+    catalogues, broken = read_each(folder)
     if broken:
         raise InvalidSource([fault for error in broken.values() for fault in error.faults])
-    return found
+    return catalogues
 
 
 def read_each(folder: Path) -> tuple[dict[str, Catalogue], dict[str, InvalidSource]]:
     """Return the catalogues of the valid files, by workspace, and the mistakes of the others, by file name."""
-    found: dict[str, Catalogue] = {}
+    catalogues: dict[str, Catalogue] = {}
     broken: dict[str, InvalidSource] = {}
     for path in files_of(folder):
         if path.suffix != ".yaml":
@@ -59,10 +59,10 @@ def read_each(folder: Path) -> tuple[dict[str, Catalogue], dict[str, InvalidSour
             broken[path.stem] = InvalidSource([*_faults(broken.get(path.stem)), unread])
             continue
         try:
-            found[path.stem] = read_workspace(path)
+            catalogues[path.stem] = read_workspace(path)
         except InvalidSource as error:
             broken[path.stem] = InvalidSource([*_faults(broken.get(path.stem)), *error.faults])
-    return found, broken
+    return catalogues, broken
 
 
 def _renamed(path: Path) -> str:
@@ -78,8 +78,8 @@ def files_of(folder: Path) -> list[Path]:
 
     A `.yml` file is included, so that it is refused rather than overlooked.
     """
-    found = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
-    return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
+    paths = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
+    return sorted(path for path in paths if path.is_file() and not left_by_an_editor(path))
 
 
 def read_workspace(path: Path, *, name: str | None = None) -> Catalogue:
@@ -236,12 +236,12 @@ class _Reader:
         return Shape(name, type_, bool(many and many.value), places, bool(case and case.value == "ignore"))
 
     def attributes(self, node: Node | None) -> dict[str, Field]:
-        found: dict[str, Field] = {}
+        fields: dict[str, Field] = {}
         for name, declared in self.mapping(node, ("attributes",)).items():
             path: Path_ = ("attributes", name)
             if self.name(name, path) and (shape := self.shape(declared, name, path)):
-                found[name] = Field(name, shape.type, shape.many, shape.scale, shape.case_ignored, "attribute")
-        return found
+                fields[name] = Field(name, shape.type, shape.many, shape.scale, shape.case_ignored, "attribute")
+        return fields
 
     def name(self, name: str, path: Path_) -> bool:
         if name in BUILTINS:
@@ -259,7 +259,7 @@ class _Reader:
         return False
 
     def events(self, node: Node | None) -> dict[str, EventType]:
-        found: dict[str, EventType] = {}
+        events: dict[str, EventType] = {}
         for name, declared in self.mapping(node, ("events",)).items():
             path: Path_ = ("events", name)
             if not _EVENT.fullmatch(name):
@@ -273,13 +273,13 @@ class _Reader:
                     self.fault_key((*path, key), f"{key!r} is not a valid name", "use letters, digits and _")
                 elif shape := self.shape(shaped, key, (*path, key)):
                     properties[key] = Property(key, shape.type, shape.many, shape.scale, shape.case_ignored)
-            found[name] = EventType(name, properties)
-        return found
+            events[name] = EventType(name, properties)
+        return events
 
     def aggregates(
         self, node: Node | None, events: dict[str, EventType], attributes: dict[str, Field]
     ) -> tuple[dict[str, Aggregate], dict[str, Field]]:
-        found: dict[str, Aggregate] = {}
+        aggregates: dict[str, Aggregate] = {}
         fields: dict[str, Field] = {}
         for name, declared in self.mapping(node, ("aggregates",)).items():
             path: Path_ = ("aggregates", name)
@@ -295,8 +295,8 @@ class _Reader:
             if len(kinds) != 1:
                 self.fault(declared, path, "expected exactly one of count, first, last, sum", "e.g. count: true")
             elif event in events and (made := self.aggregate(name, events[event], kinds[0], parts[kinds[0]], path)):
-                found[name], fields[name] = made
-        return found, fields
+                aggregates[name], fields[name] = made
+        return aggregates, fields
 
     def aggregate(
         self, name: str, event: EventType, kind: str, node: Node, path: Path_

@@ -25,7 +25,9 @@ class WorkspaceSet(Mapping[str, Catalogue]):
 
     def __init__(self, catalogues: Mapping[str, Catalogue], broken: Mapping[str, InvalidSource] | None = None) -> None:
         self._broken = MappingProxyType(dict(broken or {}))
-        self._catalogues = MappingProxyType({name: one for name, one in catalogues.items() if name not in self._broken})
+        self._catalogues = MappingProxyType(
+            {name: catalogue for name, catalogue in catalogues.items() if name not in self._broken}
+        )
 
     def __getitem__(self, workspace: str) -> Catalogue:
         if workspace in self._broken:
@@ -46,7 +48,7 @@ class WorkspaceSet(Mapping[str, Catalogue]):
 
     def plain(self) -> dict[str, object]:
         """Return the content as plain values, by workspace; the built-in fields are left out."""
-        return {name: plain_catalogue(one) for name, one in self._catalogues.items()}
+        return {name: plain_catalogue(catalogue) for name, catalogue in self._catalogues.items()}
 
     @cached_property
     def version(self) -> str:
@@ -56,9 +58,9 @@ class WorkspaceSet(Mapping[str, Catalogue]):
     def over(self, before: Mapping[str, Catalogue]) -> WorkspaceSet:
         """Return this set, reusing the catalogues of `before` that did not change: objects built on them stay valid."""
         kept: dict[str, Catalogue] = {}
-        for name, one in self._catalogues.items():
+        for name, catalogue in self._catalogues.items():
             old = before.get(name)
-            kept[name] = old if old is not None and plain_catalogue(old) == plain_catalogue(one) else one
+            kept[name] = old if old is not None and plain_catalogue(old) == plain_catalogue(catalogue) else catalogue
         return WorkspaceSet(kept)
 
 
@@ -135,7 +137,7 @@ def plain_catalogue(catalogue: Catalogue) -> dict[str, object]:
     """
     declared = asdict(catalogue)
     del declared["templates"]
-    declared["fields"] = {name: one for name, one in declared["fields"].items() if name not in BUILTINS}
+    declared["fields"] = {name: field for name, field in declared["fields"].items() if name not in BUILTINS}
     plain: dict[str, object] = json.loads(json.dumps(declared, default=str))
     return plain
 
@@ -158,12 +160,18 @@ def shape_of_field(catalogue: Catalogue, name: str) -> str | None:
 
 def derived_shape(catalogue: Catalogue) -> str:
     """Return a digest of the data derived from events: if it changes, the workspace's users must be derived again."""
-    made = [(one.name, one.event, one.kind, one.property) for one in catalogue.aggregates.values()]
+    made = [
+        (aggregate.name, aggregate.event, aggregate.kind, aggregate.property)
+        for aggregate in catalogue.aggregates.values()
+    ]
     scales = [(p.name, p.scale) for event in catalogue.events.values() for p in event.properties.values()]
     return sha256(repr((sorted(map(repr, made)), sorted(scales) if made else [])).encode()).hexdigest()[:12]
 
 
 def indexed_shape(catalogue: Catalogue) -> str:
     """Return a digest of the content of an indexed user: if it changes, Elasticsearch must index the users again."""
-    fields = [(name, one.elastic_path, one.many, one.scale, one.case_ignored) for name, one in catalogue.fields.items()]
+    fields = [
+        (name, field.elastic_path, field.many, field.scale, field.case_ignored)
+        for name, field in catalogue.fields.items()
+    ]
     return sha256(repr((sorted(fields), sorted(catalogue.events))).encode()).hexdigest()[:12]

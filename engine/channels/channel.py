@@ -19,7 +19,7 @@ class Flight:
     def __init__(self, count: int) -> None:
         self._changed = threading.Condition()
         self._came: list[tuple[int, Outcome]] = []
-        self._heard: Callable[[Sequence[tuple[int, Outcome]]], None] | None = None
+        self._observer: Callable[[Sequence[tuple[int, Outcome]]], None] | None = None
         self._awaited = 0
         self.waiting = count
         self.outstanding = count
@@ -35,15 +35,15 @@ class Flight:
         """Whether there are outcomes that nobody has taken."""
         return bool(self._came)
 
-    def observe(self, heard: Callable[[Sequence[tuple[int, Outcome]]], None]) -> None:
-        """Pass all outcomes to `heard` as they come, those that have come first; it is called by the channel's thread.
+    def observe(self, observer: Callable[[Sequence[tuple[int, Outcome]]], None]) -> None:
+        """Pass all outcomes to `observer` as they come, earlier ones first; the channel's thread calls it.
 
-        `heard` must be quick, and must not use the flight.
+        `observer` must be quick, and must not use the flight.
         """
         with self._changed:
-            self._heard = heard
+            self._observer = observer
             if self._came:
-                heard(self._came)
+                observer(self._came)
 
     def wait(self, low: int, within: float) -> None:
         """Wait until at most `low` envelopes are waiting, or none is outstanding, or for `within` seconds."""
@@ -61,8 +61,8 @@ class Flight:
         """Add outcomes and set the number of waiting envelopes; the channel calls this."""
         with self._changed:
             self._came += outcomes
-            if self._heard is not None:
-                self._heard(outcomes)
+            if self._observer is not None:
+                self._observer(outcomes)
             self.outstanding -= len(outcomes)
             self.waiting = waiting
             if not self.outstanding or waiting <= self._awaited:

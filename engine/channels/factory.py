@@ -77,6 +77,6 @@ def email_advice(email: EmailSettings) -> str:
     below = [f"email.{name} is {format_duration(is_)}" for name, is_ in short.items() if is_ is not None and is_ < dot]
     if email.transport != "smtp" or not below:
         return ""
-    told = " and ".join(below)
+    advice = " and ".join(below)
     rule = f"RFC 5321 gives a server {format_duration(dot)} to take a mail"
-    return f"{told}: {rule}, so mails to a slow server may end as unknown"
+    return f"{advice}: {rule}, so mails to a slow server may end as unknown"

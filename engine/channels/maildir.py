@@ -97,7 +97,7 @@ class MaildirChannel:
         if self._durable:
             files = _synced(files)
         outcomes = [self._link(*pair) for pair in zip(envelopes, files, strict=True)]
-        if self._durable and any(isinstance(one, _Written) for one in files):
+        if self._durable and any(isinstance(file, _Written) for file in files):
             try:
                 _sync_folder(self._new)
             except OSError as error:
@@ -177,11 +177,11 @@ class _Written:
 
 def _synced(files: Sequence[_Written | OSError | None]) -> list[_Written | OSError | None]:
     """Sync the files to disk; return each file, or the error in its place."""
-    for one in files if hasattr(os, "posix_fadvise") else ():
-        if isinstance(one, _Written):
+    for file in files if hasattr(os, "posix_fadvise") else ():
+        if isinstance(file, _Written):
             # On this advice, Linux begins to write the file out, so the syncs wait for few combined commits.
-            os.posix_fadvise(one.handle, 0, 0, os.POSIX_FADV_DONTNEED)
-    return [_sync(one) if isinstance(one, _Written) else one for one in files]
+            os.posix_fadvise(file.handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    return [_sync(file) if isinstance(file, _Written) else file for file in files]
 
 
 def _sync(written: _Written) -> _Written | OSError:

@@ -27,11 +27,11 @@ def wait_for_aggregates(app: App, record: CampaignRecord) -> None:
     named = sorted(set(record.shapes).intersection(app.campaign_cache.catalogue(record.workspace).aggregates))
     if not named:
         return
-    until, told = time.monotonic() + PATIENCE, False
+    until, reported = time.monotonic() + PATIENCE, False
     while _pending(app, record.workspace):
-        if not told:
+        if not reported:
             say(f"{record.workspace}: waiting until {', '.join(named)} is computed for all users")
-            told = True
+            reported = True
         if time.monotonic() > until:
             raise EngineError(
                 f"{', '.join(named)} is not computed for all users of {record.workspace} yet",
@@ -48,5 +48,5 @@ def _pending(app: App, workspace: str) -> bool:
     from engine.catalogue.workspace_set import derived_shape
 
     noted = app.stores.feeds.read().derived.get(workspace)
-    wanted = derived_shape(app.campaign_cache.catalogue(workspace))
-    return noted is not None and (noted != wanted or app.stores.index_requests.deriving(workspace) > 0)
+    shape = derived_shape(app.campaign_cache.catalogue(workspace))
+    return noted is not None and (noted != shape or app.stores.index_requests.deriving(workspace) > 0)

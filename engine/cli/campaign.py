@@ -84,27 +84,27 @@ def apply(
                 faults += error.faults
         if faults:
             raise InvalidSource(faults)
-        for one in loaded:
-            checked = app.commands.apply(one, dry_run=True)  # a refused edit refuses them all
+        for campaign in loaded:
+            checked = app.commands.apply(campaign, dry_run=True)  # a refused edit refuses them all
             if not dry_run:
                 wait_for_aggregates(app, checked.record)
-        told = [app.commands.apply(one, dry_run=dry_run) for one in loaded]
+        results = [app.commands.apply(campaign, dry_run=dry_run) for campaign in loaded]
     if as_json:
         show_json(
             [
                 {
-                    "campaign": one.record.name,
-                    "uid": one.record.uid,
-                    "revision": one.record.revision,
-                    "created": one.created,
-                    "changes": [{"concern": change.concern, "text": change.text} for change in one.changes],
-                    "warnings": list(one.warnings),
+                    "campaign": result.record.name,
+                    "uid": result.record.uid,
+                    "revision": result.record.revision,
+                    "created": result.created,
+                    "changes": [{"concern": change.concern, "text": change.text} for change in result.changes],
+                    "warnings": list(result.warnings),
                 }
-                for one in told
+                for result in results
             ]
         )
         return
-    for applied in told:
+    for applied in results:
         record = applied.record
         word = "created" if applied.created else "edited" if applied.changes else "unchanged"
         typer.echo(f"{record.workspace}/{record.name}: {word}, revision {record.revision}")
@@ -179,7 +179,7 @@ def plan(
     if as_json:
         document = plan_document(record, planned)
         if needed is not None:
-            document["capacity"] = [capacity_document(one) for one in needed]
+            document["capacity"] = [capacity_document(phase) for phase in needed]
         show_json(document)
         return
     show_table(f"{record.workspace}/{record.name}", ("", ""), plan_rows(planned))
@@ -283,13 +283,13 @@ def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as
     from engine.telemetry.redaction import Redactor, pseudonym_key
 
     with opened(context) as app:
-        told = app.plans.report(app.named(name, workspace))
+        campaign_report = app.plans.report(app.named(name, workspace))
         user = Redactor(pseudonym_key(app.settings.log_folder)).user
     if as_json:
-        show_json(report_document(told, user))
+        show_json(report_document(campaign_report, user))
     else:
-        show_report(told, user)
-    if not told.adds_up:
+        show_report(campaign_report, user)
+    if not campaign_report.adds_up:
         raise typer.Exit(1)
 
 

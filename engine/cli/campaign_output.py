@@ -56,12 +56,12 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
         "why": planned.chosen.why,
         "paths": [
             {
-                "path": one.path.value,
-                "possible": one.possible,
-                **({"reason": one.reason} if one.reason else {}),
-                **(_estimate(one) if one.possible else {}),
+                "path": estimate.path.value,
+                "possible": estimate.possible,
+                **({"reason": estimate.reason} if estimate.reason else {}),
+                **(_estimate(estimate) if estimate.possible else {}),
             }
-            for one in planned.chosen.others
+            for estimate in planned.chosen.others
         ],
         "reads_events": planned.reads_events,
         "cost": planned.cost,
@@ -74,31 +74,31 @@ def plan_document(record: CampaignRecord, planned: Plan) -> dict[str, Any]:
     }
 
 
-def _estimate(one: Estimate) -> dict[str, Any]:
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     """Return the estimated cost of an access path; none of its numbers is counted."""
-    return {"reads": one.users, "seconds": one.seconds, "operations": one.operations, "estimated": True}
+    return {"reads": estimate.users, "seconds": estimate.seconds, "operations": estimate.operations, "estimated": True}
 
 
 def path_rows(planned: Plan) -> list[tuple[object, ...]]:
     """Return each access path with its estimate, or the reason why it cannot be used."""
     return [
         (
-            f"{'> ' if one.path is planned.chosen.path else '  '}{one.path.value}",
-            f"about {one.users:,}" if one.possible else "",
-            f"about {one.seconds:.2f} s" if one.possible else "",
-            f"about {one.operations:,}" if one.possible else "",
-            one.reason,
+            f"{'> ' if estimate.path is planned.chosen.path else '  '}{estimate.path.value}",
+            f"about {estimate.users:,}" if estimate.possible else "",
+            f"about {estimate.seconds:.2f} s" if estimate.possible else "",
+            f"about {estimate.operations:,}" if estimate.possible else "",
+            estimate.reason,
         )
-        for one in planned.chosen.others
+        for estimate in planned.chosen.others
     ]
 
 
-def capacity_document(one: Capacity) -> dict[str, Any]:
+def capacity_document(capacity: Capacity) -> dict[str, Any]:
     """Return the capacity that one kind of work needs, as a document."""
     return {
-        "workers": one.workers,
-        "there_are": one.there_are,
-        "seconds": one.with_those.total_seconds(),
+        "workers": capacity.workers,
+        "there_are": capacity.there_are,
+        "seconds": capacity.duration.total_seconds(),
         "estimated": True,
     }
 
@@ -108,44 +108,48 @@ def capacity_rows(deciding: Capacity, sending: Capacity) -> list[tuple[object, .
     return [
         (
             what,
-            f"about {one.workers}",
-            one.there_are,
-            f"about {format_duration(timedelta(seconds=round(one.with_those.total_seconds()))) or '0s'}",
+            f"about {capacity.workers}",
+            capacity.there_are,
+            f"about {format_duration(timedelta(seconds=round(capacity.duration.total_seconds()))) or '0s'}",
         )
-        for what, one in (("deciding", deciding), ("sending the first message", sending))
+        for what, capacity in (("deciding", deciding), ("sending the first message", sending))
     ]
 
 
-def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dict[str, Any]:
+def report_document(report: Report, user_shown: Callable[[str], str] = str) -> dict[str, Any]:
     """Return a report as one document; `user_shown` turns a user id into its printable form."""
-    counts = told.counts
+    counts = report.counts
     return {
-        "campaign": told.record.name,
-        "workspace": told.record.workspace,
-        "state": told.record.state.value,
-        **standing_document(told.record),
-        "revision": told.record.revision,
-        "adds_up": told.adds_up,
+        "campaign": report.record.name,
+        "workspace": report.record.workspace,
+        "state": report.record.state.value,
+        **standing_document(report.record),
+        "revision": report.record.revision,
+        "adds_up": report.adds_up,
         "entered": counts.entered,
         "active": counts.active,
         "exited": dict(counts.exited),
         "holdout": counts.holdout,
         "converted": counts.converted,
         "converted_holdout": counts.converted_holdout,
-        "conversions": None if told.conversions is None else _conversions_document(told.conversions, counts),
+        "conversions": None if report.conversions is None else _conversions_document(report.conversions, counts),
         "messages": {
-            one.name: {"decided": one.counts.decided, **one.counts.states, **({"note": one.note} if one.note else {})}
-            for one in told.messages
-            if one.counts.decided
+            message.name: {
+                "decided": message.counts.decided,
+                **message.counts.states,
+                **({"note": message.note} if message.note else {}),
+            }
+            for message in report.messages
+            if message.counts.decided
         },
         "failures": [
             {
-                "reason": one.reason,
-                "count": one.count,
-                "messages": list(one.messages),
-                "example": {"user": user_shown(user_id_of(one.example)), "message": one.example_message},
+                "reason": failure.reason,
+                "count": failure.count,
+                "messages": list(failure.messages),
+                "example": {"user": user_shown(user_id_of(failure.example)), "message": failure.example_message},
             }
-            for one in told.failures
+            for failure in report.failures
         ],
         "runs": [
             {
@@ -155,22 +159,22 @@ def report_document(told: Report, user_shown: Callable[[str], str] = str) -> dic
                 "state": run.state.value,
                 **({"plan": run.plan, "actual": actual(run)} if run.plan else {}),
             }
-            for run in told.runs
+            for run in report.runs
         ],
     }
 
 
-def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str, Any]:
+def _conversions_document(converted: Conversions, counts: CampaignCounts) -> dict[str, Any]:
     """Return the end of counting conversions, and the two arms."""
 
-    def arm(one: Arm) -> dict[str, Any]:
-        return {"entered": one.entered, "converted": one.converted, "rate": one.rate}
+    def arm(counted: Arm) -> dict[str, Any]:
+        return {"entered": counted.entered, "converted": counted.converted, "rate": counted.rate}
 
     return {
-        "within": None if told.within is None else format_duration(told.within),
-        "until": None if told.until is None else format_instant(told.until),
-        "open": told.open,
-        "late_until": None if told.late_until is None else format_instant(told.late_until),
+        "within": None if converted.within is None else format_duration(converted.within),
+        "until": None if converted.until is None else format_instant(converted.until),
+        "open": converted.open,
+        "late_until": None if converted.late_until is None else format_instant(converted.late_until),
         "treated": arm(counts.treated),
         "holdout": arm(counts.held_out),
         "uplift": counts.uplift,
@@ -180,8 +184,8 @@ def _conversions_document(told: Conversions, counts: CampaignCounts) -> dict[str
 def standing_document(record: CampaignRecord) -> dict[str, Any]:
     """Return why a campaign does not go on, or goes on in its slow lane: each mark with its reason."""
     marks = [
-        {"by": by.value, "reason": one.reason, "since": format_instant(one.since)}
-        for by, one in record.stuck_by.items()
+        {"by": by.value, "reason": stuck.reason, "since": format_instant(stuck.since)}
+        for by, stuck in record.stuck_by.items()
     ]
     verdict = record.slowness
     slowness = None if verdict is None else {**asdict(verdict), "since": format_instant(verdict.since)}
@@ -196,7 +200,7 @@ def standing_document(record: CampaignRecord) -> dict[str, Any]:
 
 def standing_lines(record: CampaignRecord) -> list[str]:
     """Return the same as lines for people; no lines while the campaign goes on."""
-    lines = [f"stuck since {format_instant(one.since)}: {one.reason}" for one in record.stuck_by.values()]
+    lines = [f"stuck since {format_instant(stuck.since)}: {stuck.reason}" for stuck in record.stuck_by.values()]
     if record.slowness is not None:
         verdict = "in its slow lane" if record.slowed else "back in its own lane"
         lines.append(f"{verdict} since {format_instant(record.slowness.since)}: {record.slowness.text}")
@@ -218,10 +222,10 @@ def actual(run: RunSummary) -> dict[str, Any]:
     }
 
 
-def run_rows(told: Report) -> list[tuple[object, ...]]:
+def run_rows(report: Report) -> list[tuple[object, ...]]:
     """Return the runs that were planned by cost: estimate against actual."""
     rows: list[tuple[object, ...]] = []
-    for run in told.runs:
+    for run in report.runs:
         plan = run.plan
         if "reads" in plan and run.state is RunState.DECIDED:
             took = actual(run)
@@ -238,55 +242,64 @@ def run_rows(told: Report) -> list[tuple[object, ...]]:
     return rows
 
 
-def show_report(told: Report, user_shown: Callable[[str], str] = str) -> None:
+def show_report(report: Report, user_shown: Callable[[str], str] = str) -> None:
     """Print a report for people; `user_shown` turns a user id into its printable form."""
-    record, counts = told.record, told.counts
+    record, counts = report.record, report.counts
     typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     show_table("enrolments", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])
-    if told.conversions is not None:
-        _show_conversions(told.conversions, counts)
-    planned = run_rows(told)
+    if report.conversions is not None:
+        _show_conversions(report.conversions, counts)
+    planned = run_rows(report)
     if planned:
         show_table("runs: estimated / actual", ("run", "as of", "path", "users read", "matches", "seconds"), planned)
-    for line in told.messages:
+    for line in report.messages:
         states = ", ".join(f"{state} {count:,}" for state, count in sorted(line.counts.states.items()))
         note = f" ({line.note})" if line.note else ""
         typer.echo(f"{line.name}{note}: decided {line.counts.decided:,}" + (f" = {states}" if states else ""))
-    if told.failures:
+    if report.failures:
         failed: list[tuple[object, ...]] = [
-            (one.reason, f"{one.count:,}", ", ".join(one.messages), user_shown(user_id_of(one.example)))
-            for one in told.failures
+            (failure.reason, f"{failure.count:,}", ", ".join(failure.messages), user_shown(user_id_of(failure.example)))
+            for failure in report.failures
         ]
         show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
-    typer.echo("the counts add up" if told.adds_up else "THE COUNTS DO NOT ADD UP")
+    typer.echo("the counts add up" if report.adds_up else "THE COUNTS DO NOT ADD UP")
 
 
-def _show_conversions(told: Conversions, counts: CampaignCounts) -> None:
+def _show_conversions(converted: Conversions, counts: CampaignCounts) -> None:
     """Print the arms with their rates, and the end of counting."""
     arms = [("with messages", counts.treated), ("in the holdout", counts.held_out)]
     rows: list[tuple[object, ...]] = [
-        (name, f"{one.entered:,}", f"{one.converted:,}", "-" if one.rate is None else f"{one.rate:.2%}")
-        for name, one in arms
-        if one.entered or name == "with messages"
+        (
+            name,
+            f"{arm_counts.entered:,}",
+            f"{arm_counts.converted:,}",
+            "-" if arm_counts.rate is None else f"{arm_counts.rate:.2%}",
+        )
+        for name, arm_counts in arms
+        if arm_counts.entered or name == "with messages"
     ]
     show_table("conversions", ("", "entered", "converted", "rate"), rows)
     if counts.uplift is not None:
         typer.echo(f"uplift over the holdout: {counts.uplift * 100:+.2f} percentage points")
-    typer.echo(conversions_sentence(told))
+    typer.echo(conversions_sentence(converted))
 
 
-def conversions_sentence(told: Conversions) -> str:
+def conversions_sentence(converted: Conversions) -> str:
     """Return a sentence on how long conversions are counted."""
-    if told.within is None:
+    if converted.within is None:
         return "conversions are counted forever: the goal has no within:"
-    if told.until is None:
-        return f"conversions are counted for {format_duration(told.within)} after each entry"
-    until = format_instant(told.until)
-    if told.open:
+    if converted.until is None:
+        return f"conversions are counted for {format_duration(converted.within)} after each entry"
+    until = format_instant(converted.until)
+    if converted.open:
         return f"conversions counted until {until}" + (
-            ", later for users who enter from now on" if told.entering else ""
+            ", later for users who enter from now on" if converted.entering else ""
         )
-    late = f"; events from before then are counted until {format_instant(told.late_until)}" if told.late_until else ""
+    late = (
+        f"; events from before then are counted until {format_instant(converted.late_until)}"
+        if converted.late_until
+        else ""
+    )
     return f"conversions closed at {until}{late}"

@@ -61,7 +61,9 @@ def check(
             show_indexes(app, as_json=as_json)
         return
     if origin:
-        rows: list[tuple[object, ...]] = [(one.key, one.value, one.source) for one in loaded_of(context).origins()]
+        rows: list[tuple[object, ...]] = [
+            (setting.key, setting.value, setting.source) for setting in loaded_of(context).origins()
+        ]
         if as_json:
             show_json([dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
         else:
@@ -70,10 +72,10 @@ def check(
     with opened(context) as app:
         results = _results(app)
     if as_json:
-        show_json([{"check": name, "ok": code == 0, "told": told} for name, code, told in results])
+        show_json([{"check": name, "ok": code == 0, "told": text} for name, code, text in results])
     else:
         show_table(
-            "", ("check", "", ""), [(name, "ok" if code == 0 else "WRONG", told) for name, code, told in results]
+            "", ("check", "", ""), [(name, "ok" if code == 0 else "WRONG", text) for name, code, text in results]
         )
     worst = max(code for _, code, _ in results)
     if worst:
@@ -201,15 +203,15 @@ def _campaigns(app: App) -> str:
 def _processes(app: App) -> str:
     """Report the loops of running processes that fail at present."""
     alike: dict[tuple[str, str], list[ProcessFailure]] = {}
-    for one in app.stores.process_failures.everything():
-        alike.setdefault((one.loop, one.reason), []).append(one)
+    for failure in app.stores.process_failures.everything():
+        alike.setdefault((failure.loop, failure.reason), []).append(failure)
     if alike:
-        told = [
+        lines = [
             f"{loop} has failed since {format_instant(some[0].since)} "
-            f"({', '.join(one.process for one in some)}): {reason}"
+            f"({', '.join(failure.process for failure in some)}): {reason}"
             for (loop, reason), some in alike.items()
         ]
-        return _wrong("; ".join(told), "the report ends when the loop works again, or a day after its process ended")
+        return _wrong("; ".join(lines), "the report ends when the loop works again, or a day after its process ended")
     return "no loop fails"
 
 

@@ -112,11 +112,11 @@ def wait_until_closed(app: App, longest: float) -> None:
     to stuck campaigns, or if the feed or the clock has been failing for some seconds.
     """
     began = time.monotonic()
-    asked = began
+    reported = began
     while (what := app.quiescence.what()) is not None:
         now = time.monotonic()
-        if now - asked > ASK_WHY:
-            asked = now
+        if now - reported > ASK_WHY:
+            reported = now
             _refuse_stuck(app, fails_since=now - began)
         if now - began > longest:
             raise EngineError(
@@ -133,10 +133,11 @@ def _refuse_stuck(app: App, fails_since: float) -> None:
         remedy = "tidegate campaign report NAME shows since when; fix the cause, and the campaign continues by itself"
         raise EngineError(stuck, remedy=remedy)
     if fails_since > LASTING:
-        for one in app.stores.process_failures.everything():
-            lasts = one.last - one.since >= LASTING * 1000
-            if one.loop in VITAL and lasts and app.system.system_now() - one.last < LASTING * 2000:
+        for failure in app.stores.process_failures.everything():
+            lasts = failure.last - failure.since >= LASTING * 1000
+            if failure.loop in VITAL and lasts and app.system.system_now() - failure.last < LASTING * 2000:
+                since = format_instant(failure.since)
                 raise EngineError(
-                    f"the {one.loop} of {one.process} has failed since {format_instant(one.since)}: {one.reason}",
+                    f"the {failure.loop} of {failure.process} has failed since {since}: {failure.reason}",
                     remedy="fix what it names; the loop continues by itself",
                 )

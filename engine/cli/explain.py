@@ -34,57 +34,62 @@ def explain(
     It shows each condition with its data, what was sent, and what happens next.
     """
     with opened(context) as app:
-        told = app.explainer.run(app.named(campaign, workspace), user)
+        explanation = app.explainer.run(app.named(campaign, workspace), user)
     if as_json:
-        show_json(_document(told))
+        show_json(_document(explanation))
         return
-    lines = [f"{told.user} in {told.record.workspace}/{told.record.name} at {format_instant(told.as_of)}", told.now]
-    if told.known and (told.matches or told.audience):
-        lines.append("matches the audience:" if told.matches else "does not match the audience:")
-        lines += [f"  {leaf.told}  ({leaf.where}; {leaf.data})" for leaf in told.audience]
-    if told.address:
-        lines.append(told.address)
-    for stay in told.stays:
-        lines += _stay(stay)
-    if told.next_look is not None:
-        lines.append(f"next evaluation by time: {format_instant(told.next_look)}")
+    record = explanation.record
+    lines = [
+        f"{explanation.user} in {record.workspace}/{record.name} at {format_instant(explanation.as_of)}",
+        explanation.now,
+    ]
+    if explanation.known and (explanation.matches or explanation.audience):
+        lines.append("matches the audience:" if explanation.matches else "does not match the audience:")
+        lines += [f"  {leaf.sentence}  ({leaf.where}; {leaf.data})" for leaf in explanation.audience]
+    if explanation.address:
+        lines.append(explanation.address)
+    for enrolment in explanation.enrolments:
+        lines += _enrolment_lines(enrolment)
+    if explanation.next_evaluation is not None:
+        lines.append(f"next evaluation by time: {format_instant(explanation.next_evaluation)}")
     typer.echo("\n".join(lines))
 
 
-def _stay(stay: Enrolment) -> list[str]:
-    head = f"enrolment {stay.entry}: entered {format_instant(stay.entered_at)}, {stay.state}"
-    if stay.ended_at is not None:
-        head += f" ({stay.reason}) at {format_instant(stay.ended_at)}"
-    if stay.holdout:
+def _enrolment_lines(enrolment: Enrolment) -> list[str]:
+    head = f"enrolment {enrolment.entry}: entered {format_instant(enrolment.entered_at)}, {enrolment.state}"
+    if enrolment.ended_at is not None:
+        head += f" ({enrolment.reason}) at {format_instant(enrolment.ended_at)}"
+    if enrolment.holdout:
         head += ", in the holdout"
-    if stay.converted_at is not None:
-        head += f", converted {format_instant(stay.converted_at)}"
+    if enrolment.converted_at is not None:
+        head += f", converted {format_instant(enrolment.converted_at)}"
     lines = [head]
-    for one in stay.settled:
-        reason = f" ({one.reason})" if one.reason else ""
-        why = _WHY.get(one.reason or "", "") if one.state is DeliveryState.SKIPPED else ""
-        end = f"{one.message}: {one.state}{reason} at {format_instant(one.at)}, attempts {one.attempts}"
+    for delivery in enrolment.settled:
+        reason = f" ({delivery.reason})" if delivery.reason else ""
+        why = _WHY.get(delivery.reason or "", "") if delivery.state is DeliveryState.SKIPPED else ""
+        at = format_instant(delivery.at)
+        end = f"{delivery.message}: {delivery.state}{reason} at {at}, attempts {delivery.attempts}"
         lines.append(f"  {end}. {why}" if why else f"  {end}")
-    if stay.outgoing is not None:
-        chosen = format_instant(stay.outgoing.chosen_at)
-        lines.append(f"  {stay.outgoing.message}: {stay.outgoing.state}, chosen at {chosen}")
+    if enrolment.outgoing is not None:
+        chosen = format_instant(enrolment.outgoing.chosen_at)
+        lines.append(f"  {enrolment.outgoing.message}: {enrolment.outgoing.state}, chosen at {chosen}")
     return lines
 
 
-def _document(told: Explanation) -> dict[str, object]:
+def _document(explanation: Explanation) -> dict[str, object]:
     return {
-        "campaign": told.record.name,
-        "workspace": told.record.workspace,
-        "state": told.record.state,
-        "stuck": told.record.stuck,
-        "paused_reason": told.record.paused_reason,
-        "user": told.user,
-        "as_of": format_instant(told.as_of),
-        "known": told.known,
-        "matches": told.matches,
-        "now": told.now,
-        "next_look": None if told.next_look is None else format_instant(told.next_look),
-        "address": told.address,
+        "campaign": explanation.record.name,
+        "workspace": explanation.record.workspace,
+        "state": explanation.record.state,
+        "stuck": explanation.record.stuck,
+        "paused_reason": explanation.record.paused_reason,
+        "user": explanation.user,
+        "as_of": format_instant(explanation.as_of),
+        "known": explanation.known,
+        "matches": explanation.matches,
+        "now": explanation.now,
+        "next_look": None if explanation.next_evaluation is None else format_instant(explanation.next_evaluation),
+        "address": explanation.address,
         "audience": [
             {
                 "where": leaf.where,
@@ -94,24 +99,29 @@ def _document(told: Explanation) -> dict[str, object]:
                 "fails": leaf.failed,
                 "data": leaf.data,
             }
-            for leaf in told.audience
+            for leaf in explanation.audience
         ],
         "stays": [
             {
-                "entry": stay.entry,
-                "state": stay.state,
-                "reason": stay.reason,
-                "entered_at": format_instant(stay.entered_at),
-                "ended_at": None if stay.ended_at is None else format_instant(stay.ended_at),
-                "due_at": None if stay.due_at is None else format_instant(stay.due_at),
-                "holdout": stay.holdout,
-                "converted_at": None if stay.converted_at is None else format_instant(stay.converted_at),
-                "outgoing": None if stay.outgoing is None else stay.outgoing.message,
+                "entry": enrolment.entry,
+                "state": enrolment.state,
+                "reason": enrolment.reason,
+                "entered_at": format_instant(enrolment.entered_at),
+                "ended_at": None if enrolment.ended_at is None else format_instant(enrolment.ended_at),
+                "due_at": None if enrolment.due_at is None else format_instant(enrolment.due_at),
+                "holdout": enrolment.holdout,
+                "converted_at": None if enrolment.converted_at is None else format_instant(enrolment.converted_at),
+                "outgoing": None if enrolment.outgoing is None else enrolment.outgoing.message,
                 "messages": [
-                    {"message": one.message, "state": one.state, "reason": one.reason, "at": format_instant(one.at)}
-                    for one in stay.settled
+                    {
+                        "message": delivery.message,
+                        "state": delivery.state,
+                        "reason": delivery.reason,
+                        "at": format_instant(delivery.at),
+                    }
+                    for delivery in enrolment.settled
                 ],
             }
-            for stay in told.stays
+            for enrolment in explanation.enrolments
         ],
     }

@@ -18,8 +18,12 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # Typer's own types are private
         """Write the commands, each with its first sentence, in as many lines as it needs."""
-        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
-        rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None and not one.hidden]
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [
+            (name, command.get_short_help_str(_WHOLE))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
@@ -35,8 +39,8 @@ class Group(TyperGroup):
 
 def in_words(shown: str) -> str | None:
     """Return a value's type in words; None if Typer's own name is good enough."""
-    found = _LIST.fullmatch(shown)
-    if found:
-        one = f"<{found[1]}>"
-        return f"{_WORDS.get(one, one)}..."
+    match = _LIST.fullmatch(shown)
+    if match:
+        word = f"<{match[1]}>"
+        return f"{_WORDS.get(word, word)}..."
     return _WORDS.get(shown)

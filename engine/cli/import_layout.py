@@ -41,18 +41,18 @@ def value_maps(texts: Sequence[str]) -> dict[str, dict[str, str]]:
     Raises `WrongCall`.
     """
     read: dict[str, dict[str, str]] = {}
-    for name, told in pairs("--values", texts).items():
+    for name, given in pairs("--values", texts).items():
         meanings: dict[str, str] = {}
-        for part in re.split(r"(?<!\\),", told):
+        for part in re.split(r"(?<!\\),", given):
             halves = re.split(r"(?<!\\):", part)
             if len(halves) != 2:
                 raise WrongCall(
-                    f"--values {name}={told}: expected TEXT:VALUE, got {part!r}",
+                    f"--values {name}={given}: expected TEXT:VALUE, got {part!r}",
                     remedy=f"such as {name}=yes:true,no:false; write \\: and \\, inside a text",
                 )
             text, meaning = (re.sub(r"\\([,:\\])", r"\1", half) for half in halves)
             if meanings.setdefault(text, meaning) != meaning:
-                raise WrongCall(f"--values {name}={told}: {text!r} is given twice")
+                raise WrongCall(f"--values {name}={given}: {text!r} is given twice")
         read[name] = meanings
     return read
 
@@ -62,10 +62,10 @@ def formats(texts: Sequence[str]) -> dict[str, str]:
     read: dict[str, str] = {}
     for text in texts:
         named = re.match(r"([A-Za-z][A-Za-z0-9_]*)=", text)
-        name, told = (named[1], text[named.end() :]) if named else ("", text)
+        name, date_format = (named[1], text[named.end() :]) if named else ("", text)
         if name in read:
             raise WrongCall(f"--date-format {name or text} is given twice", remedy="name a field: FIELD=FORMAT")
-        read[name] = told
+        read[name] = date_format
     return read
 
 

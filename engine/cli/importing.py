@@ -239,14 +239,14 @@ class Lines:
         self._next = time.monotonic() + LINE_EVERY
         left = "" if reached.seconds_left is None else f", about {reached.seconds_left:.0f} s left"
         share = f"{reached.share:.0%}, " if reached.share else ""  # a stream's share is unknown
-        told = f"{self._name}: {share}{reached.rows} rows, {reached.rate:.0f} rows/s"
-        typer.echo(f"{told}, {reached.rejected} rejected{left}", err=True)
+        line = f"{self._name}: {share}{reached.rows} rows, {reached.rate:.0f} rows/s"
+        typer.echo(f"{line}, {reached.rejected} rejected{left}", err=True)
 
 
 def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet: bool) -> None:
     """Print the summary: one JSON document, or a few lines."""
     if as_json:
-        told = {
+        document = {
             "kind": str(order.kind),
             "workspace": workspace,
             "file": name_of(order.path) if order.is_stream else str(order.path),
@@ -266,7 +266,7 @@ def show(order: Order, workspace: str, summary: Summary, *, as_json: bool, quiet
             "seconds": round(summary.seconds, 3),
             "rows_per_second": round(summary.rate, 1),
         }
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(document))
         return
     if not quiet:
         counts = ", ".join(f"{count} {name}" for name, count in summary.counts.items())

@@ -22,11 +22,11 @@ REMEDY = "tidegate migrate creates missing indexes"
 
 def named_queries_served(app: App) -> str:
     """Return a sentence with the number of named queries. Raises `OperatorError` if one has no index."""
-    found = app.stores.advisor.named()
-    wrong = [f"{one.name}: {one.problem}" for one in found if one.problem]
+    queries = app.stores.advisor.named()
+    wrong = [f"{query.name}: {query.problem}" for query in queries if query.problem]
     if wrong:
         raise OperatorError("; ".join(wrong), remedy=REMEDY)
-    return f"each of {len(found)} named queries has its index; check --indexes shows those of campaigns"
+    return f"each of {len(queries)} named queries has its index; check --indexes shows those of campaigns"
 
 
 def show_indexes(app: App, *, as_json: bool) -> None:
@@ -35,25 +35,26 @@ def show_indexes(app: App, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
-                "queries": [asdict(one) | {"ok": one.problem is None} for one in named],
-                "predicates": [asdict(one) | {"told": one.text} for one in advice],
+                "queries": [asdict(query) | {"ok": query.problem is None} for query in named],
+                "predicates": [asdict(advised) | {"told": advised.text} for advised in advice],
                 "suggested": [{"command": command, "predicates": count} for command, count in _suggested(advice)],
             }
         )
     else:
         _show(named, advice)
-    if any(one.problem for one in named):
+    if any(query.problem for query in named):
         raise typer.Exit(1)
 
 
 def _show(named: Sequence[NamedQuery], advice: Sequence[Advice]) -> None:
     rows: list[tuple[object, ...]] = [
-        (one.name, one.index, one.problem or ("as MongoDB plans it" if one.explained else "exists")) for one in named
+        (query.name, query.index, query.problem or ("as MongoDB plans it" if query.explained else "exists"))
+        for query in named
     ]
     show_table("named queries", ("query", "index", ""), rows)
     typer.echo("\npredicates of campaigns")
-    for one in advice:
-        typer.echo(f"campaign {one.workspace}/{one.campaign}: {one.text}")
+    for advised in advice:
+        typer.echo(f"campaign {advised.workspace}/{advised.campaign}: {advised.text}")
     if not advice:
         typer.echo("there is no applied campaign that has not ended")
     suggested = _suggested(advice)
@@ -66,8 +67,8 @@ def _show(named: Sequence[NamedQuery], advice: Sequence[Advice]) -> None:
 def _suggested(advice: Sequence[Advice]) -> list[tuple[str, int]]:
     """Return the commands that create missing indexes, each with its number of predicates; largest number first."""
     counts: defaultdict[str, int] = defaultdict(int)
-    for one in advice:
-        if one.index is not None:
-            keys = ", ".join(f'"{key}": 1' for key in one.index)
+    for advised in advice:
+        if advised.index is not None:
+            keys = ", ".join(f'"{key}": 1' for key in advised.index)
             counts[f"db.users.createIndex({{{keys}}})"] += 1
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

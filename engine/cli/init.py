@@ -38,14 +38,14 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The folder; created if it is missing.")] = Path(),
 ) -> None:
     """Write a Procfile, policies, settings and an example with users and events; existing files are never changed."""
-    wanted = files()
-    present = [name for name in wanted if (folder / name).exists()]
+    shipped = files()
+    present = [name for name in shipped if (folder / name).exists()]
     if present:
         raise WrongCall(f"{present[0]} exists in {folder} already", remedy="choose an empty folder")
-    for name, source in wanted.items():
+    for name, source in shipped.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(source.read_bytes())
-    say(f"{len(wanted)} files are in {folder}")
+    say(f"{len(shipped)} files are in {folder}")
     typed = program()
     say(f"next, in {folder if folder != Path() else 'this folder'}:")
     for words, note in NEXT:
@@ -54,15 +54,15 @@ def init(
 
 def program() -> str:
     """Return the text to type to call this program: `tidegate` if the shell finds this one so, else its path."""
-    own, found = Path(sys.argv[0]), shutil.which("tidegate")
-    if own.name != "tidegate" or not own.exists() or (found is not None and Path(found).samefile(own)):
+    own, installed = Path(sys.argv[0]), shutil.which("tidegate")
+    if own.name != "tidegate" or not own.exists() or (installed is not None and Path(installed).samefile(own)):
         return "tidegate"
     return str(own.absolute())
 
 
 def files() -> dict[str, Traversable]:
     """Return every file to write, by its path in the new folder."""
-    found = dict(shipped_files(START))
+    shipped = dict(shipped_files(START))
     for name in COPIED:
-        found |= {f"{name}/{path}".rstrip("/"): source for path, source in shipped_files(name)}
-    return found
+        shipped |= {f"{name}/{path}".rstrip("/"): source for path, source in shipped_files(name)}
+    return shipped

@@ -70,9 +70,9 @@ def search(
     settings = settings_of(context)
     clock = SystemClock()
     redactor = Redactor(pseudonym_key(settings.log_folder))
-    asked = parse_query(query, redactor, _since(since, clock) if since else None)
+    parsed = parse_query(query, redactor, _since(since, clock) if since else None)
     index = None if from_files else _index(settings, clock)
-    lines = _found(index, settings.log_folder, asked, limit, tell_story=tell_story)
+    lines = _matching_lines(index, settings.log_folder, parsed, limit, tell_story=tell_story)
     for hint in _hints(query, lines):
         typer.echo(hint, err=True)
     if as_json:
@@ -145,13 +145,15 @@ def _duration(text: str) -> timedelta:
         raise WrongCall(str(error)) from error
 
 
-def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *, tell_story: bool) -> list[Line]:
+def _matching_lines(
+    index: LogIndex | None, folder: Path, query: LogQuery, limit: int, *, tell_story: bool
+) -> list[Line]:
     from engine.telemetry.delivery_story import LONGEST, story
     from engine.telemetry.log_file_search import Files
 
     if index is not None:
         try:
-            hits = index.search(asked.elastic(), limit, asked.picks)
+            hits = index.search(query.elastic(), limit, query.picks)
             if hits is not None:
                 return story(hits, lambda focus: _about(index, focus)) if tell_story else list(hits)
             why = "nothing was shipped yet"
@@ -161,7 +163,7 @@ def _found(index: LogIndex | None, folder: Path, asked: LogQuery, limit: int, *,
         why = "there is no log search"
     typer.echo(f"{why}: reading the files in {folder}", err=True)
     files = Files(folder)
-    hits_of_files = files.search(asked, limit)
+    hits_of_files = files.search(query, limit)
     return story(hits_of_files, lambda focus: files.about(focus, LONGEST)) if tell_story else hits_of_files
 
 
@@ -177,7 +179,7 @@ def _index(settings: Settings, clock: SystemClock, keep: timedelta | None = None
 
     services = settings.services
     given = services.elastic_url.get_secret_value() if services.elastic_url else ""
-    local = next((one.url for one in LocalServices.of(settings).status() if one.name == "elastic"), "")
+    local = next((service.url for service in LocalServices.of(settings).status() if service.name == "elastic"), "")
     if not (given or local):
         return None
     from engine.stores.search.log_index import LogIndex, open_client

@@ -33,8 +33,8 @@ PLAINER: Final = {
 """Replacements of pydantic's messages by ones that people understand."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from engine.cli.check import versions
 
         for line in versions():
@@ -132,8 +132,8 @@ def _command_line(arguments: list[str]) -> typer.Typer:
     )
     app.callback()(_main)
     word = arguments[0] if arguments else ""
-    wanted = [mount for mount, names in MOUNTS.items() if word in names]
-    for mount in wanted or MOUNTS:
+    mounts = [mount for mount, names in MOUNTS.items() if word in names]
+    for mount in mounts or MOUNTS:
         mount(app)
     return app
 
@@ -148,7 +148,7 @@ def main() -> None:
 
 def _leave(code: int) -> None:
     """Exit at once if only daemon threads are left: pymongo's exit handler would wait half a second for one."""
-    if all(one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
+    if all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
@@ -169,7 +169,7 @@ def run(arguments: list[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except EngineError as error:
-        return _told(error, str(error), error.remedy, error.exit_code, debug=debug)
+        return _show_error(error, str(error), error.remedy, error.exit_code, debug=debug)
     except BrokenPipeError:  # the reader, e.g. `head`, has read enough
         _silence()
         return BAD_ANSWER
@@ -183,16 +183,18 @@ def run(arguments: list[str]) -> int:
         trouble = trouble_of(error)
         if trouble is None:
             raise
-        return _told(error, str(trouble), trouble.remedy, trouble.exit_code, debug=debug)
+        return _show_error(error, str(trouble), trouble.remedy, trouble.exit_code, debug=debug)
 
 
 def _failed(error: OSError, *, debug: bool) -> int:
     """Report a refusal of the operating system: a file or a folder, or stdout on a full disk."""
     why = error.strerror or type(error).__name__
     if error.filename is not None:
-        return _told(error, f"{error.filename}: {why}", "check the path and its permissions", BAD_CALL, debug=debug)
+        return _show_error(
+            error, f"{error.filename}: {why}", "check the path and its permissions", BAD_CALL, debug=debug
+        )
     _silence()
-    return _told(error, f"the operating system refused: {why}", "--debug shows where", BAD_ANSWER, debug=debug)
+    return _show_error(error, f"the operating system refused: {why}", "--debug shows where", BAD_ANSWER, debug=debug)
 
 
 def _silence() -> None:
@@ -211,11 +213,11 @@ def _misused(error: typer.TyperException) -> int:
         sys.stderr.write(f"{text.rstrip()}\n")
     else:
         path = "tidegate" if context is None else context.command_path
-        _told(error, text, f"{path} --help shows the usage", BAD_CALL, debug=False)
+        _show_error(error, text, f"{path} --help shows the usage", BAD_CALL, debug=False)
     return BAD_CALL
 
 
-def _told(error: Exception, text: str, remedy: str, code: int, *, debug: bool) -> int:
+def _show_error(error: Exception, text: str, remedy: str, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     sys.stderr.write(f"tidegate: {text}\n")

@@ -46,7 +46,7 @@ def mount(app: typer.Typer, history: History) -> None:
     @group.command("history", epilog="Example: tidegate policy history --json")
     def _history(context: typer.Context, as_json: Json = False) -> None:
         """List every version that was in force, the latest first."""
-        rows = [(str(one["_id"]), format_instant(_whole(one["first_used_at"]))) for one in history(context)]
+        rows = [(str(version["_id"]), format_instant(_whole(version["first_used_at"]))) for version in history(context)]
         if as_json:
             typer.echo(json.dumps([{"version": version, "first_used_at": at} for version, at in rows]))
         else:
@@ -101,11 +101,14 @@ def show(
         ]
         _table(("lane", "kind", "depth", "room", "fleets"), cells)
         if policies.workspaces:
-            _table(("workspace", "weight"), [(name, f"{one.weight:g}") for name, one in policies.workspaces.items()])
-    for name, one in policies.profiles.items():
+            _table(
+                ("workspace", "weight"),
+                [(name, f"{weighted.weight:g}") for name, weighted in policies.workspaces.items()],
+            )
+    for name, declared in policies.profiles.items():
         if profile in ("", name):
-            told = one.model_dump(mode="json", by_alias=True, exclude_none=True)
-            _table((name, ""), [(key, _flow(value)) for key, value in told.items() if key != "profile"])
+            document = declared.model_dump(mode="json", by_alias=True, exclude_none=True)
+            _table((name, ""), [(key, _flow(value)) for key, value in document.items() if key != "profile"])
 
 
 def show_route(
@@ -132,15 +135,22 @@ def show_route(
         facts = CampaignFacts(workspace, campaign, CampaignKind(kind), Cost(cost), profile or None, slowed)
     else:
         raise WrongCall("no campaign is given", remedy="give its file, or --workspace and --campaign")
-    told = _governed(policies, facts)
+    governed = _governed(policies, facts)
     if as_json:
-        typer.echo(json.dumps({**asdict(told), "cost": facts.cost, "suspect_lane": SUSPECT}))
+        typer.echo(json.dumps({**asdict(governed), "cost": facts.cost, "suspect_lane": SUSPECT}))
         return
-    rows = [("profile", f"{told.profile} ({told.why})"), ("cost", str(facts.cost)), ("decides in", told.lane)]
-    rows += [("urgency", told.urgency), ("weight", f"{told.weight:g}, its workspace {told.workspace_weight:g}")]
-    rows += [("delivers in", told.deliver_lane), ("suspects go to", SUSPECT)]
-    rows += [("served by", ", ".join(policies.fleet_names(told.lane)))]
-    _table((f"{told.workspace}/{told.campaign}", ""), rows)
+    rows = [
+        ("profile", f"{governed.profile} ({governed.why})"),
+        ("cost", str(facts.cost)),
+        ("decides in", governed.lane),
+    ]
+    rows += [
+        ("urgency", governed.urgency),
+        ("weight", f"{governed.weight:g}, its workspace {governed.workspace_weight:g}"),
+    ]
+    rows += [("delivers in", governed.deliver_lane), ("suspects go to", SUSPECT)]
+    rows += [("served by", ", ".join(policies.fleet_names(governed.lane)))]
+    _table((f"{governed.workspace}/{governed.campaign}", ""), rows)
 
 
 def simulate(
@@ -156,19 +166,21 @@ def simulate(
     now = load_policies(paths.policies)
     policies = _edited(paths.policies, edited)
     facts = _facts(paths, now, sorted(paths.campaigns.glob("*.yaml")))
-    before = {(one.workspace, one.campaign): _governed(now, one) for one in facts}
-    lanes = shares(_governed(policies, one) for one in facts)
+    before = {(campaign.workspace, campaign.campaign): _governed(now, campaign) for campaign in facts}
+    lanes = shares(_governed(policies, campaign) for campaign in facts)
     document: list[dict[str, object]] = []
     for lane, members in lanes.items():
-        for one, share in members:
-            was = before[one.workspace, one.campaign]
-            moved = was.lane if was.lane != one.lane else None
-            document.append({**asdict(one), "share": round(share, 4), "room": policies.room(lane), "moved_from": moved})
+        for campaign, share in members:
+            was = before[campaign.workspace, campaign.campaign]
+            moved = was.lane if was.lane != campaign.lane else None
+            document.append(
+                {**asdict(campaign), "share": round(share, 4), "room": policies.room(lane), "moved_from": moved}
+            )
     if as_json:
         typer.echo(json.dumps({"version": policies.version, "campaigns": document}))
         return
     keys = ("lane", "room", "campaign", "profile", "urgency", "share", "in_flight", "deliver_lane", "moved_from")
-    _table(keys, [tuple("" if one[key] is None else str(one[key]) for key in keys) for one in document])
+    _table(keys, [tuple("" if row[key] is None else str(row[key]) for key in keys) for row in document])
 
 
 def _edited(folder: Path, file: Path | None) -> PolicySet:
@@ -206,23 +218,23 @@ def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -
 
     if name and Path(name).is_dir():
         return load_policies(Path(name))
-    found = [one for one in recorded() if str(one["_id"]).startswith(name)]
-    if not found:
+    matching = [version for version in recorded() if str(version["_id"]).startswith(name)]
+    if not matching:
         what = f"no version or folder {name}" if name else "no version recorded yet"
         raise NotFound(f"there is {what}", remedy="tidegate policy history lists the versions")
-    content = found[0]["content"]
+    content = matching[0]["content"]
     return PolicySet.from_plain(content if isinstance(content, Mapping) else {})
 
 
 def _show_differences(before: PolicySet, after: PolicySet, as_json: bool, good: str = "nothing differs") -> None:
     from engine.policy.difference import differences
 
-    found: list[Difference] = differences(before, after)
+    changes: list[Difference] = differences(before, after)
     if as_json:
-        changed = [asdict(one) for one in found]
+        changed = [asdict(difference) for difference in changes]
         typer.echo(json.dumps({"before": before.version, "after": after.version, "differences": changed}))
         return
-    typer.echo("\n".join(map(str, found)) if found else f"{good} (version {after.version})")
+    typer.echo("\n".join(map(str, changes)) if changes else f"{good} (version {after.version})")
 
 
 def _paths(context: typer.Context) -> Paths:

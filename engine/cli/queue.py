@@ -35,9 +35,9 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
     from actors.setup import broker_for
 
     with opened(context) as app:
-        found, waiting = depths(broker_for(app)), _open_slices(app)
+        queues, waiting = depths(broker_for(app)), _open_slices(app)
     rows: list[tuple[object, ...]] = [
-        (one.queue, one.ready, one.delayed, one.taken, one.dead, waiting[one.queue]) for one in found
+        (queue.queue, queue.ready, queue.delayed, queue.taken, queue.dead, waiting[queue.queue]) for queue in queues
     ]
     columns = ("queue", "ready", "delayed", "taken", "dead", "slices")
     if as_json:
@@ -55,13 +55,13 @@ def _open_slices(app: App) -> Counter[str]:
     from engine.policy.models import LaneKind
 
     waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)
-    records = {uid: app.stores.campaigns.get(uid) for uid in {one.campaign for one in waiting}}
+    records = {uid: app.stores.campaigns.get(uid) for uid in {slice_.campaign for slice_ in waiting}}
     lanes: Counter[str] = Counter()
-    for one in waiting:
-        record = records[one.campaign]
+    for slice_ in waiting:
+        record = records[slice_.campaign]
         if record is not None:
-            kind = LaneKind.DELIVER if one.kind is SliceKind.DELIVER else LaneKind.DECIDE
-            lanes[route(app.policies, routing_facts(record), suspect=one.suspect, kind=kind)] += 1
+            kind = LaneKind.DELIVER if slice_.kind is SliceKind.DELIVER else LaneKind.DECIDE
+            lanes[route(app.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)] += 1
     return lanes
 
 
@@ -78,10 +78,17 @@ def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> 
     from actors.broker.queue_admin import list_dead
 
     with opened(context) as app:
-        found = list_dead(_broker_of(app, lane), lane)
+        letters = list_dead(_broker_of(app, lane), lane)
     rows: list[tuple[object, ...]] = [
-        (one.id, one.actor, " ".join(map(str, one.args)), format_instant(one.died_at), one.retries, one.failure)
-        for one in found
+        (
+            letter.id,
+            letter.actor,
+            " ".join(map(str, letter.args)),
+            format_instant(letter.died_at),
+            letter.retries,
+            letter.failure,
+        )
+        for letter in letters
     ]
     columns = ("id", "actor", "arguments", "given up", "retries", "failure")
     if as_json:

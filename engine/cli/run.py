@@ -58,7 +58,8 @@ def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> N
         LocalServices.of(settings, owner=owner).stop()
         raise
     nursery = Nursery(
-        lambda told: _serve_suspects(settings, Urls(**json.loads(told[URLS]))), settings.engine.stop_timeout
+        lambda environment: _serve_suspects(settings, Urls(**json.loads(environment[URLS]))),
+        settings.engine.stop_timeout,
     )
     local = LocalServices.of(settings, say=say, owner=owner)
     came = on_signals()

@@ -80,10 +80,10 @@ def up(
                 env = {**_brief(as_json=log_format == "json"), **loaded.handed, **urls.environment()}
                 tell = partial(SupervisedFile(settings.paths.var).write, myself())
                 code = _supervise(types, counts, env, timeouts, output, services.start_search, tell)
-        except KeyboardInterrupt as told:  # before anything ran
+        except KeyboardInterrupt as interrupt:  # before anything ran
             services.stop()
-            if told.args:  # by TERM
-                raise typer.Exit from told
+            if interrupt.args:  # by TERM
+                raise typer.Exit from interrupt
             raise
         except BaseException:  # end the started services first, then raise again
             services.stop()
@@ -101,7 +101,7 @@ def down(context: typer.Context) -> None:
     presence = InstanceLock(settings.paths.var)
     runner, command = presence.runner(), presence.command()
     services = LocalServices.of(settings)
-    ran = {one.name for one in services.status() if one.state == "running"}
+    ran = {service.name for service in services.status() if service.state == "running"}
     ended = [f"{command} (pid {runner.pid})"] if runner and presence.end(_DOWN_PATIENCE) else []
     ran.update(services.stop(everything=True))  # services that the runner did not end; most often it has ended all
     ended += [name for name in NAMES if name in ran]
@@ -127,7 +127,7 @@ def _supervise(
 ) -> int:
     """Run the processes; when all of ours serve, say so once and call `ready`."""
     ours = {name for name, kind in instances(types, scale) if kind.command.split()[0].endswith("tidegate")}
-    output.told = _Readiness(ours, output, ready).hear
+    output.on_event = _Readiness(ours, output, ready).hear
     return Supervisor(types, output, Path.cwd(), scale=scale, env=env, stop_timeouts=timeouts, tell=tell).run()
 
 
@@ -172,18 +172,18 @@ def _wait() -> int:
     try:
         while True:
             signal.pause()
-    except KeyboardInterrupt as told:
-        return 0 if told.args else 130
+    except KeyboardInterrupt as interrupt:
+        return 0 if interrupt.args else 130
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Make TERM unwind like Ctrl-C while no supervisor handles it, so that services are ended."""
 
-    def told(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
+    def interrupted(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature
         raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, told)
+    before = signal.signal(signal.SIGTERM, interrupted)
     try:
         yield
     finally:

@@ -36,11 +36,11 @@ class ShipFailures:
 
     def __call__(self, occurrence: Occurrence) -> None:
         """Handle one event of the shipper."""
-        told = occurrence.fields
+        fields = occurrence.fields
         if occurrence.name == "ship.away":
-            self._note(f"the log search does not take lines ({told.get('reason')}); they wait in their files")
+            self._note(f"the log search does not take lines ({fields.get('reason')}); they wait in their files")
         elif occurrence.name == "ship.rejected":
-            self._note(f"the log search refused lines for good ({told.get('reason')}); they were put aside")
+            self._note(f"the log search refused lines for good ({fields.get('reason')}); they were put aside")
         elif occurrence.name == "ship.back":
             self._note(None)
 

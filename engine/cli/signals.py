@@ -20,14 +20,14 @@ def on_signals() -> list[int]:
     if threading.current_thread() is not threading.main_thread():
         return came
 
-    def asked(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
         came.append(number)
         if stop_requested() and number == signal.SIGINT:
             raise KeyboardInterrupt
         request_stop()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, asked)
+        signal.signal(number, stop)
     return came
 
 

@@ -45,22 +45,22 @@ def stats(
         if workspace is not None:
             app.campaign_cache.catalogue(workspace)  # an unknown one is a mistake, not an empty table
         measured = app.statistics.measured(_duration(within))
-        asked, tried = queries(measured), sizes(measured)
+        measured_queries, tried = queries(measured), sizes(measured)
         ranked = app.statistics.campaigns(campaigns, workspace)
         cache = app.stores.user_cache
         memory = None if cache is None else cache.memory()
-    share = cached(asked)
+    share = cached(measured_queries)
     if as_json:
         show_json(
             {
-                "queries": [_query_document(one) for one in asked],
-                "batches": [asdict(one) for one in tried],
+                "queries": [_query_document(query) for query in measured_queries],
+                "batches": [asdict(batch) for batch in tried],
                 "cache": {**asdict(share), "hit_rate": share.hit_rate, "memory": memory and asdict(memory)},
-                "campaigns": [_campaign_document(one) for one in ranked],
+                "campaigns": [_campaign_document(campaign) for campaign in ranked],
             }
         )
         return
-    _show_queries(asked)
+    _show_queries(measured_queries)
     _show_sizes(tried)
     _show_cache(share, memory)
     _show_campaigns(ranked)
@@ -73,21 +73,21 @@ def _duration(text: str) -> timedelta:
         raise WrongCall(f"--within: {error}") from error
 
 
-def _show_queries(asked: Sequence[QueryStatistics]) -> None:
+def _show_queries(measured: Sequence[QueryStatistics]) -> None:
     rows: list[tuple[object, ...]] = [
         (
-            one.name,
-            f"{one.calls:,}",
-            f"{one.documents:,}",
-            _ms(one.median),
-            _ms(one.p95),
-            _ms(one.p99),
-            _ms(one.worst.seconds),
-            one.worst.campaign or "-",
-            format_instant(one.worst.at)[:19],
-            one.failed or "",
+            query.name,
+            f"{query.calls:,}",
+            f"{query.documents:,}",
+            _ms(query.median),
+            _ms(query.p95),
+            _ms(query.p99),
+            _ms(query.worst.seconds),
+            query.worst.campaign or "-",
+            format_instant(query.worst.at)[:19],
+            query.failed or "",
         )
-        for one in asked
+        for query in measured
     ]
     columns = ("query", "calls", "documents", "median ms", "p95", "p99", "worst", "for", "at (UTC)", "failed")
     show_table("named queries", columns, rows)
@@ -96,15 +96,15 @@ def _show_queries(asked: Sequence[QueryStatistics]) -> None:
 def _show_sizes(tried: Sequence[SizeStatistics]) -> None:
     rows: list[tuple[object, ...]] = [
         (
-            one.query,
-            f"{one.size:,}",
-            f"{one.batches:,}",
-            f"{one.users:,}",
-            _us(one.median),
-            _us(one.p95),
-            f"{one.chosen} of {one.processes}" if one.chosen else "",
+            batch.query,
+            f"{batch.size:,}",
+            f"{batch.batches:,}",
+            f"{batch.users:,}",
+            _us(batch.median),
+            _us(batch.p95),
+            f"{batch.chosen} of {batch.processes}" if batch.chosen else "",
         )
-        for one in tried
+        for batch in tried
     ]
     columns = ("query", "size", "batches", "users", "median us/user", "p95 us/user", "chosen by")
     show_table("\nbatch sizes", columns, rows)
@@ -112,63 +112,63 @@ def _show_sizes(tried: Sequence[SizeStatistics]) -> None:
 
 def _show_cache(share: CacheStatistics, memory: CacheMemory | None) -> None:
     if share.hit_rate is None:
-        found = "no user was read from it"
+        line = "no user was read from it"
     else:
-        found = f"{share.hit_rate:.2%} of {share.read:,} users came from it"
+        line = f"{share.hit_rate:.2%} of {share.read:,} users came from it"
     if memory is None:
         holds = "it does not answer, or there is none"
     else:
         bound = f"of {memory.limit / 2**20:,.0f} MiB" if memory.limit else "MiB, without a bound"
         holds = f"it holds {memory.used / 2**20:,.1f} {bound}, {memory.evicted:,} keys evicted since it started"
-    typer.echo(f"\nuser cache: {found}; {holds}")
+    typer.echo(f"\nuser cache: {line}; {holds}")
 
 
 def _show_campaigns(ranked: Sequence[CampaignStatistics]) -> None:
     rows: list[tuple[object, ...]] = [
         (
-            f"{one.record.workspace}/{one.record.name}",
-            f"{one.looked_at:,}",
-            f"{one.chosen:,}",
-            "-" if one.each is None else f"{one.each:,.1f}",
-            format_duration(one.window),
-            _advice(one),
+            f"{campaign.record.workspace}/{campaign.record.name}",
+            f"{campaign.evaluated:,}",
+            f"{campaign.chosen:,}",
+            "-" if campaign.each is None else f"{campaign.each:,.1f}",
+            format_duration(campaign.window),
+            _advice(campaign),
         )
-        for one in ranked
+        for campaign in ranked
     ]
     columns = ("campaign", "users evaluated", "messages", "evaluations a message", "window", "advised window")
     show_table("\ncampaigns by users evaluated per message (decided runs of 7 days, and launches)", columns, rows)
 
 
-def _advice(one: CampaignStatistics) -> str:
-    if one.advice is None:
-        return f"too little evidence ({one.stretches:,})"
-    return f"{format_duration(one.advice)} (of {one.stretches:,})"
+def _advice(campaign: CampaignStatistics) -> str:
+    if campaign.advice is None:
+        return f"too little evidence ({campaign.stretches:,})"
+    return f"{format_duration(campaign.advice)} (of {campaign.stretches:,})"
 
 
-def _query_document(one: QueryStatistics) -> dict[str, Any]:
-    worst = asdict(one.worst) | {"at": format_instant(one.worst.at)}
+def _query_document(query: QueryStatistics) -> dict[str, Any]:
+    worst = asdict(query.worst) | {"at": format_instant(query.worst.at)}
     return {
-        "query": one.name,
-        "calls": one.calls,
-        "failed": one.failed,
-        "documents": one.documents,
-        "median_seconds": one.median,
-        "p95_seconds": one.p95,
-        "p99_seconds": one.p99,
+        "query": query.name,
+        "calls": query.calls,
+        "failed": query.failed,
+        "documents": query.documents,
+        "median_seconds": query.median,
+        "p95_seconds": query.p95,
+        "p99_seconds": query.p99,
         "worst": worst,
     }
 
 
-def _campaign_document(one: CampaignStatistics) -> dict[str, Any]:
+def _campaign_document(campaign: CampaignStatistics) -> dict[str, Any]:
     return {
-        "workspace": one.record.workspace,
-        "campaign": one.record.name,
-        "looked_at": one.looked_at,
-        "messages": one.chosen,
-        "looked_at_per_message": one.each,
-        "inactivity": format_duration(one.window),
-        "inactivity_advised": None if one.advice is None else format_duration(one.advice),
-        "quiet_stretches": one.stretches,
+        "workspace": campaign.record.workspace,
+        "campaign": campaign.record.name,
+        "looked_at": campaign.evaluated,
+        "messages": campaign.chosen,
+        "looked_at_per_message": campaign.each,
+        "inactivity": format_duration(campaign.window),
+        "inactivity_advised": None if campaign.advice is None else format_duration(campaign.advice),
+        "quiet_stretches": campaign.stretches,
     }
 
 

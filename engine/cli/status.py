@@ -41,16 +41,16 @@ class Shown:
     @property
     def code(self) -> int:
         """Exit code: 0 if all is well, 1 if a process or every process is down, 3 if a needed service is down."""
-        if any(one.name in _NEEDED and not serves(one) for one in self.services):
+        if any(service.name in _NEEDED and not serves(service) for service in self.services):
             return 3
         if self.processes is not None:
-            return int(any(one.state != "running" for one in self.processes))
+            return int(any(process.state != "running" for process in self.processes))
         return int(self.runner is None and not self.elsewhere)
 
 
-def serves(one: Status) -> bool:
+def serves(service: Status) -> bool:
     """Return whether a service runs and answers; a given one must take connections (or nobody can tell)."""
-    return one.state in ("running", "given") and one.answers is not False
+    return service.state in ("running", "given") and service.answers is not False
 
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
@@ -59,7 +59,7 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
     It tests that given servers take connections and that local ones answer; `tidegate check` tests that they serve.
     """
     settings = settings_of(context)
-    shown = look(settings)
+    shown = current(settings)
     if as_json:
         typer.echo(json.dumps(_document(shown)))
     else:
@@ -68,20 +68,20 @@ def status(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(shown.code)
 
 
-def look(settings: Settings) -> Shown:
+def current(settings: Settings) -> Shown:
     """Return what runs now. Raises `WrongCall` for an address that cannot be read."""
     local = LocalServices.of(settings)
     for name, url in local.given.items():
         require_given(name, url)
     services = local.status()
     with ThreadPoolExecutor(len(services)) as pool:
-        services = list(pool.map(local.asked, services))
+        services = list(pool.map(local.probed, services))
     presence = InstanceLock(settings.paths.var)
     runner = presence.runner()
     if runner is not None:
-        told = SupervisedFile(settings.paths.var).read(runner)
-        return Shown(services, (runner.pid, presence.command()), told)
-    serving = all(serves(one) for one in services if one.name in _NEEDED)
+        states = SupervisedFile(settings.paths.var).read(runner)
+        return Shown(services, (runner.pid, presence.command()), states)
+    serving = all(serves(service) for service in services if service.name in _NEEDED)
     return Shown(services, None, None, _elsewhere(settings) if serving else [])
 
 
@@ -105,10 +105,10 @@ def _elsewhere(settings: Settings) -> list[Seen]:
 
 
 def _document(shown: Shown) -> dict[str, object]:
-    services = [{**asdict(one), "url": without_secrets(one.url)} for one in shown.services]
+    services = [{**asdict(service), "url": without_secrets(service.url)} for service in shown.services]
     pid, command = shown.runner or (None, None)
-    processes = None if shown.processes is None else [asdict(one) for one in shown.processes]
-    elsewhere = [{**asdict(one), "ago": one.ago.total_seconds()} for one in shown.elsewhere]
+    processes = None if shown.processes is None else [asdict(process) for process in shown.processes]
+    elsewhere = [{**asdict(process), "ago": process.ago.total_seconds()} for process in shown.elsewhere]
     return {"services": services, "up": pid, "command": command, "processes": processes, "elsewhere": elsewhere}
 
 
@@ -116,20 +116,22 @@ def _print(shown: Shown, folder: str) -> None:
     show_services(shown.services, sys.stdout)
     if shown.processes:
         rows = [
-            (one.name, one.state, one.pid or "", one.since, one.restarts or "", one.last_exit)
-            for one in shown.processes
+            (process.name, process.state, process.pid or "", process.since, process.restarts or "", process.last_exit)
+            for process in shown.processes
         ]
         typer.echo("")
         show("", ("process", "state", "pid", "since", "restarts", "last exit"), rows)
     if shown.elsewhere:
         typer.echo("")
-        rows_elsewhere = [(one.process, ", ".join(one.lanes), one.since, one.id) for one in shown.elsewhere]
+        rows_elsewhere = [
+            (process.process, ", ".join(process.lanes), process.since, process.id) for process in shown.elsewhere
+        ]
         show("", ("process elsewhere", "lanes", "since", "host and pid"), rows_elsewhere)
     typer.echo("")
     if shown.runner is not None:
         pid, command = shown.runner
         typer.echo(f"{command} runs (pid {pid})")
-    elif not shown.elsewhere and not any(serves(one) for one in shown.services):
+    elif not shown.elsewhere and not any(serves(service) for service in shown.services):
         typer.echo(_NOTHING.format(folder))
     elif not shown.elsewhere:
         typer.echo(
@@ -143,14 +145,14 @@ def show_services(rows: Sequence[Status], stream: TextIO) -> None:
     """Print the table of services."""
     cells = [
         (
-            one.name,
-            f"{one.state}, does not answer" if one.answers is False else one.state,
-            without_secrets(one.url),
-            one.pid or "",
-            one.since,
-            one.restarts or "",
-            one.last_exit,
+            row.name,
+            f"{row.state}, does not answer" if row.answers is False else row.state,
+            without_secrets(row.url),
+            row.pid or "",
+            row.since,
+            row.restarts or "",
+            row.last_exit,
         )
-        for one in rows
+        for row in rows
     ]
     show("", ("service", "state", "address", "pid", "since", "restarts", "last exit"), cells, stream)

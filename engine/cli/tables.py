@@ -101,11 +101,11 @@ def _least(
     columns: Sequence[str], cells: Sequence[Sequence[list[str]]], split: Callable[[str], Sequence[str]]
 ) -> list[int]:
     """Return the unbreakable width of each column: its name, which is one line, and the pieces of its cells."""
-    found = []
+    widths = []
     for number, name in enumerate(columns):
-        pieces = (piece for row in cells for line in row[number] for piece in split(line))
-        found.append(max(map(width_of, (name, *pieces))))
-    return found
+        pieces = (part for row in cells for line in row[number] for part in split(line))
+        widths.append(max(map(width_of, (name, *pieces))))
+    return widths
 
 
 def _whole(widths: Sequence[int]) -> int:
@@ -115,27 +115,27 @@ def _whole(widths: Sequence[int]) -> int:
 
 def break_points(text: str) -> list[str]:
     """Return the words of a text; long times, addresses and paths are cut behind their joints."""
-    return [piece for word in text.split() for piece in (_JOINT.split(word) if len(word) > _LONG else [word])]
+    return [part for word in text.split() for part in (_JOINT.split(word) if len(word) > _LONG else [word])]
 
 
 def _wrapped(lines: list[str], width: int) -> list[str]:
-    found: list[str] = []
+    wrapped: list[str] = []
     for line in lines:
         if width_of(line) <= width:
-            found.append(line)
+            wrapped.append(line)
             continue
         for begun in textwrap.wrap(line, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]:
-            found += [begun] if width_of(begun) <= width else _refilled(break_points(begun), width)
-    return found
+            wrapped += [begun] if width_of(begun) <= width else _refilled(break_points(begun), width)
+    return wrapped
 
 
 def _refilled(pieces: Sequence[str], width: int) -> list[str]:
     """Join pieces of one word into lines, as many on a line as fit."""
     lines = [""]
-    for piece in pieces:
-        if lines[-1] and width_of(lines[-1] + piece) > width:
+    for part in pieces:
+        if lines[-1] and width_of(lines[-1] + part) > width:
             lines.append("")
-        lines[-1] += piece
+        lines[-1] += part
     return lines
 
 

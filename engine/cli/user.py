@@ -40,25 +40,37 @@ def show(context: typer.Context, user: UserId, workspace: Workspace, as_json: As
         document = app.stores.users.get(key)
         if document is None:
             raise NotFound(f"there is no user {user} in {workspace}")
-        stays, events = app.stores.enrolments.stays_of(key), app.stores.events.of_user(key)
+        enrolments, events = app.stores.enrolments.stays_of(key), app.stores.events.of_user(key)
         address = recipient_of(document)
         suppression = None if address is None else app.stores.suppressions.get(workspace, address)
-        uids = {stay.campaign for stay in stays} | ({suppression.campaign} if suppression else set())
+        uids = {enrolment.campaign for enrolment in enrolments} | ({suppression.campaign} if suppression else set())
         names = {uid: _name(app, uid) for uid in uids}
     if as_json:
-        told = [{"campaign": names[one.campaign], "entry": one.entry, "state": one.state} for one in stays]
+        history = [
+            {"campaign": names[enrolment.campaign], "entry": enrolment.entry, "state": enrolment.state}
+            for enrolment in enrolments
+        ]
         shown = None if suppression is None else _suppression(suppression, names)
-        show_json({"user": document, "suppressed": shown, "stays": told, "events": events})
+        show_json({"user": document, "suppressed": shown, "stays": history, "events": events})
         return
     show_table(user, ("", ""), [(name, value) for name, value in document.items() if name not in ("_id", "w", "u")])
     if suppression is not None:
         show_table("the address is suppressed", ("", ""), list(_suppression(suppression, names).items()))
     rows: list[tuple[object, ...]] = [
-        (names[one.campaign], one.entry, one.state, one.reason or "", format_instant(one.entered_at)) for one in stays
+        (
+            names[enrolment.campaign],
+            enrolment.entry,
+            enrolment.state,
+            enrolment.reason or "",
+            format_instant(enrolment.entered_at),
+        )
+        for enrolment in enrolments
     ]
     show_table("enrolments", ("campaign", "entry", "state", "reason", "entered"), rows)
-    found: list[tuple[object, ...]] = [(one["n"], format_instant(one["t"]), one.get("p", {})) for one in events]
-    show_table("events", ("event", "time", "properties"), found)
+    shown_events: list[tuple[object, ...]] = [
+        (event["n"], format_instant(event["t"]), event.get("p", {})) for event in events
+    ]
+    show_table("events", ("event", "time", "properties"), shown_events)
 
 
 def erase(
@@ -104,9 +116,14 @@ def unsuppress(context: typer.Context, user: UserId, workspace: Workspace) -> No
     say(f"mails to the address of {user} are sent again" if lifted else f"the address of {user} was not suppressed")
 
 
-def _suppression(one: Suppression, names: Mapping[str, str]) -> dict[str, object]:
-    since = format_instant(one.since)
-    return {"reason": one.reason, "since": since, "campaign": names[one.campaign], "message": one.message}
+def _suppression(suppression: Suppression, names: Mapping[str, str]) -> dict[str, object]:
+    since = format_instant(suppression.since)
+    return {
+        "reason": suppression.reason,
+        "since": since,
+        "campaign": names[suppression.campaign],
+        "message": suppression.message,
+    }
 
 
 def _name(app: App, uid: str) -> str:

@@ -109,10 +109,10 @@ class Estimate:
 
 def estimates(facts: Choice, rates: Rates) -> tuple[Estimate, ...]:
     """Return every path with its estimate, the quickest first; impossible paths come last."""
-    told = [_estimate(path, facts, rates) for path in AccessPath if path in facts.reads]
-    told.sort(key=lambda one: (one.seconds, list(AccessPath).index(one.path)))
+    compared = [_estimate(path, facts, rates) for path in AccessPath if path in facts.reads]
+    compared.sort(key=lambda estimate: (estimate.seconds, list(AccessPath).index(estimate.path)))
     refused = [Estimate(path, reason=facts.impossible[path]) for path in AccessPath if path in facts.impossible]
-    return (*told, *refused)
+    return (*compared, *refused)
 
 
 def _estimate(path: AccessPath, facts: Choice, rates: Rates) -> Estimate:
@@ -149,7 +149,7 @@ class Capacity:
     """How many workers a launch needs to finish in time, and how long it takes with the existing ones."""
 
     workers: int
-    with_those: timedelta
+    duration: timedelta
     there_are: int
 
 

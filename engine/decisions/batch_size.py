@@ -134,12 +134,12 @@ class _Query:
 
     def tails(self) -> dict[int, float]:
         """Return the tail of each candidate measured within the horizon, in seconds per user."""
-        return {size: tail for size, one in self.sizes.items() if (tail := one.tail()) is not None}
+        return {size: tail for size, measured in self.sizes.items() if (tail := measured.tail()) is not None}
 
     def untried(self, size: int) -> bool:
         """Whether the candidate was requested fewer than `TRIALS` times within the horizon."""
-        asked = self.sizes[size].asked
-        return len(asked) < TRIALS or asked[0] <= self.turn - self.horizon
+        asked_at = self.sizes[size].asked
+        return len(asked_at) < TRIALS or asked_at[0] <= self.turn - self.horizon
 
     def best(self, ordered: tuple[int, ...], fitting: Sequence[int], tails: Mapping[int, float]) -> int:
         """Return the candidate in use, or one that is better by more than `MARGIN`; of equal ones the larger."""
@@ -196,13 +196,13 @@ class Tuner:
             tails = state.tails()
             fitting = [size for size in ordered if expected(size, tails) <= limit] or [ordered[0]]
             quick = [size for size in fitting if pace is None or size * pace <= limit] or [ordered[0]]
-            wanted = next((size for size in quick if state.untried(size)), None)
-            if wanted is None:
-                wanted = state.best(ordered, fitting, tails)
-            if wanted not in quick:
-                wanted = min(quick, key=lambda size: (tails.get(size, math.inf), -size))
-            state.sizes[wanted].asked.append(state.turn)
-            return wanted
+            chosen = next((size for size in quick if state.untried(size)), None)
+            if chosen is None:
+                chosen = state.best(ordered, fitting, tails)
+            if chosen not in quick:
+                chosen = min(quick, key=lambda size: (tails.get(size, math.inf), -size))
+            state.sizes[chosen].asked.append(state.turn)
+            return chosen
 
     def measured(self, query: str, size: int, users: int, took: timedelta) -> None:
         """Record a batch of `size` that read `users` and took `took` for reading, deciding and writing together.
@@ -234,6 +234,12 @@ class Tuner:
                 return []
             used = set(state.chosen.values())
             return [
-                Evidence(size, one.batches, one.users, tuple(seconds for _, seconds in one.recent), size in used)
-                for size, one in sorted(state.sizes.items())
+                Evidence(
+                    size,
+                    measured.batches,
+                    measured.users,
+                    tuple(seconds for _, seconds in measured.recent),
+                    size in used,
+                )
+                for size, measured in sorted(state.sizes.items())
             ]

@@ -32,7 +32,7 @@ def completion(
     if asks_users(campaign):
         return None
     names = {*settled, message}
-    if any(one.names.isdisjoint(names) for one in campaign.messages):
+    if any(other.names.isdisjoint(names) for other in campaign.messages):
         return None
     again = campaign.again_after
     return Completion(campaign.revision, None if again is None else settled_at + millis(again))

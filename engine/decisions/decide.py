@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from engine.campaign.compiled import CompiledCampaign, CompiledMessage, Facts
 from engine.clock import Instant, millis
 from engine.domain.enrolment import Enrolment
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason, SkipReason
 
 
 class Window(Protocol):
@@ -84,7 +84,7 @@ def decide(
     if campaign.only_converts:
         return IGNORED if enrolment is None else _convert(campaign, facts, enrolment, as_of)
     if enrolment is not None and enrolment.active:
-        return _look(campaign, profile, facts, enrolment, as_of, enters=None)
+        return _evaluate(campaign, profile, facts, enrolment, as_of, enters=None)
     return _enter(campaign, profile, facts, enrolment, as_of)
 
 
@@ -140,57 +140,63 @@ def _enter(
     goal = campaign.goal
     if goal is not None and goal.fields is not None and goal.fields.matches(facts, as_of):
         return outside
-    stay = Enrolment(
+    enrolment = Enrolment(
         id="",
         workspace=campaign.workspace,
         campaign=campaign.uid,
         user=facts.row.key,
         entry=entry,
-        state=StayState.ACTIVE,
+        state=EnrolmentState.ACTIVE,
         entered_at=as_of,
         revision=campaign.revision,
         version=0,
         holdout=campaign.in_holdout(facts.row.key),
     )
-    return replace(_look(campaign, profile, facts, stay, as_of, enters=entry), converted_at=converted)
+    return replace(_evaluate(campaign, profile, facts, enrolment, as_of, enters=entry), converted_at=converted)
 
 
-def _look(
-    campaign: CompiledCampaign, profile: Window, facts: Facts, stay: Enrolment, as_of: Instant, *, enters: int | None
+def _evaluate(
+    campaign: CompiledCampaign,
+    profile: Window,
+    facts: Facts,
+    enrolment: Enrolment,
+    as_of: Instant,
+    *,
+    enters: int | None,
 ) -> Decision:
-    converted = _conversion(campaign, facts, stay, as_of)
+    converted = _conversion(campaign, facts, enrolment, as_of)
 
     def ended(reason: ExitReason) -> Decision:
-        due = _due_when_ended(campaign, facts, stay, as_of, converted)
-        return Decision(Exit(reason), due, enters, stay.holdout, converted)
+        due = _due_when_ended(campaign, facts, enrolment, as_of, converted)
+        return Decision(Exit(reason), due, enters, enrolment.holdout, converted)
 
-    if stay.outgoing is not None and stay.outgoing.state is DeliveryState.ATTEMPTING:
-        return Decision(Wait(), None, enters, stay.holdout, converted)
+    if enrolment.outgoing is not None and enrolment.outgoing.state is DeliveryState.ATTEMPTING:
+        return Decision(Wait(), None, enters, enrolment.holdout, converted)
     if facts.row is None or facts.row.deleted:
         return ended(ExitReason.DELETED)
     if campaign.state is CampaignState.CANCELLED:
         return ended(ExitReason.CANCELLED)
-    if campaign.goal is not None and campaign.goal.exits and (converted or stay.converted_at) is not None:
+    if campaign.goal is not None and campaign.goal.exits and (converted or enrolment.converted_at) is not None:
         return ended(ExitReason.GOAL)
     if campaign.exit_rule is not None and campaign.exit_rule.matches(facts, as_of):
         return ended(ExitReason.UNMATCHED)
     if campaign.unmatched_exits and not campaign.audience.matches(facts, as_of):
         return ended(ExitReason.UNMATCHED)
-    if stay.outgoing is not None:
-        flips = _earliest(_exit_flips(campaign, facts, stay, as_of, converted))
-        return Decision(Wait(), flips, enters, stay.holdout, converted)
-    if as_of >= max(stay.idle_since, campaign.resumed_at) + millis(profile.inactivity):
+    if enrolment.outgoing is not None:
+        flips = _earliest(_exit_flips(campaign, facts, enrolment, as_of, converted))
+        return Decision(Wait(), flips, enters, enrolment.holdout, converted)
+    if as_of >= max(enrolment.idle_since, campaign.resumed_at) + millis(profile.inactivity):
         return ended(ExitReason.INACTIVE)
-    open_messages = [message for message in campaign.messages if not stay.has_settled(message.names)]
+    open_messages = [message for message in campaign.messages if not enrolment.has_settled(message.names)]
     if not open_messages:
         return ended(ExitReason.COMPLETED)
-    return _choose(campaign, facts, stay, open_messages, as_of, enters=enters, converted=converted)
+    return _choose(campaign, facts, enrolment, open_messages, as_of, enters=enters, converted=converted)
 
 
 def _choose(
     campaign: CompiledCampaign,
     facts: Facts,
-    stay: Enrolment,
+    enrolment: Enrolment,
     open_messages: list[CompiledMessage],
     as_of: Instant,
     *,
@@ -201,31 +207,33 @@ def _choose(
     for message in open_messages:
         if message.when is not None and not message.when.matches(facts, as_of):
             continue
-        due = (stay.entered_at if stay.settled_at is None else stay.settled_at) + millis(message.wait)
+        due = (enrolment.entered_at if enrolment.settled_at is None else enrolment.settled_at) + millis(message.wait)
         if as_of < due:
             break
-        skip = _skip(message, stay, as_of)
+        skip = _skip(message, enrolment, as_of)
         if skip is not None and len(open_messages) == 1:
-            due = _due_when_ended(campaign, facts, stay, as_of, converted)
-            return Decision(Send(message.name, skip, completes=True), due, enters, stay.holdout, converted)
-        flips = _earliest(_exit_flips(campaign, facts, stay, as_of, converted))
-        return Decision(Send(message.name, skip), flips, enters, stay.holdout, converted)
-    exits = _exit_flips(campaign, facts, stay, as_of, converted)
+            due = _due_when_ended(campaign, facts, enrolment, as_of, converted)
+            return Decision(Send(message.name, skip, completes=True), due, enters, enrolment.holdout, converted)
+        flips = _earliest(_exit_flips(campaign, facts, enrolment, as_of, converted))
+        return Decision(Send(message.name, skip), flips, enters, enrolment.holdout, converted)
+    exits = _exit_flips(campaign, facts, enrolment, as_of, converted)
     flips = _earliest([due, *exits, *_message_flips(open_messages, facts, as_of)])
-    return Decision(Wait(), flips, enters, stay.holdout, converted)
+    return Decision(Wait(), flips, enters, enrolment.holdout, converted)
 
 
-def _skip(message: CompiledMessage, stay: Enrolment, as_of: Instant) -> SkipReason | None:
+def _skip(message: CompiledMessage, enrolment: Enrolment, as_of: Instant) -> SkipReason | None:
     if message.not_after is not None and as_of > message.not_after:
         return SkipReason.TOO_LATE
-    return SkipReason.HOLDOUT if stay.holdout else None
+    return SkipReason.HOLDOUT if enrolment.holdout else None
 
 
-def _conversion(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> Instant | None:
+def _conversion(
+    campaign: CompiledCampaign, facts: Facts, enrolment: Enrolment | None, as_of: Instant
+) -> Instant | None:
     """Return the conversion to write once on the latest enrolment; events before the entry never count."""
-    if campaign.goal is None or stay is None or stay.converted_at is not None:
+    if campaign.goal is None or enrolment is None or enrolment.converted_at is not None:
         return None
-    return campaign.goal.reached_at(facts, stay.entered_at, as_of, stay.due_at)
+    return campaign.goal.reached_at(facts, enrolment.entered_at, as_of, enrolment.due_at)
 
 
 def _opens_again(campaign: CompiledCampaign, ended_at: Instant) -> Instant | None:
@@ -234,29 +242,29 @@ def _opens_again(campaign: CompiledCampaign, ended_at: Instant) -> Instant | Non
 
 
 def _due_when_ended(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+    campaign: CompiledCampaign, facts: Facts, enrolment: Enrolment, as_of: Instant, converted: Instant | None
 ) -> Instant | None:
     """Return when an enrolment that ends at `as_of` is due for evaluation again."""
-    return _earliest([_opens_again(campaign, as_of), _goal_flip(campaign, facts, stay, as_of, converted)])
+    return _earliest([_opens_again(campaign, as_of), _goal_flip(campaign, facts, enrolment, as_of, converted)])
 
 
 def _goal_flip(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+    campaign: CompiledCampaign, facts: Facts, enrolment: Enrolment, as_of: Instant, converted: Instant | None
 ) -> Instant | None:
     """Return when time alone could cause the conversion of an enrolment that has none."""
-    if campaign.goal is None or (converted or stay.converted_at) is not None:
+    if campaign.goal is None or (converted or enrolment.converted_at) is not None:
         return None
-    return campaign.goal.next_flip(facts, stay.entered_at, as_of)
+    return campaign.goal.next_flip(facts, enrolment.entered_at, as_of)
 
 
 def _exit_flips(
-    campaign: CompiledCampaign, facts: Facts, stay: Enrolment, as_of: Instant, converted: Instant | None
+    campaign: CompiledCampaign, facts: Facts, enrolment: Enrolment, as_of: Instant, converted: Instant | None
 ) -> Iterable[Instant | None]:
     if campaign.unmatched_exits:
         yield campaign.audience.next_flip(facts, as_of)
     if campaign.exit_rule is not None:
         yield campaign.exit_rule.next_flip(facts, as_of)
-    yield _goal_flip(campaign, facts, stay, as_of, converted)
+    yield _goal_flip(campaign, facts, enrolment, as_of, converted)
 
 
 def _message_flips(messages: list[CompiledMessage], facts: Facts, as_of: Instant) -> Iterable[Instant | None]:

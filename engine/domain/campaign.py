@@ -138,7 +138,7 @@ class CampaignRecord:
     @property
     def stuck(self) -> str | None:
         """All reasons why the campaign cannot go on by itself, joined into one text; None if there is none."""
-        return "; ".join(dict.fromkeys(one.reason for one in self.stuck_by.values())) or None
+        return "; ".join(dict.fromkeys(stuck.reason for stuck in self.stuck_by.values())) or None
 
     @property
     def intake_open(self) -> bool:

@@ -92,9 +92,9 @@ class CampaignCounts:
     @property
     def ends(self) -> Ends:
         """The counts on which the error budget is judged."""
-        states = [one.states for one in self.messages.values()]
-        failed = sum(one.get(DeliveryState.FAILED.value, 0) for one in states)
-        return Ends(failed, failed + sum(one.get(DeliveryState.SENT.value, 0) for one in states))
+        states = [counts.states for counts in self.messages.values()]
+        failed = sum(by_state.get(DeliveryState.FAILED.value, 0) for by_state in states)
+        return Ends(failed, failed + sum(by_state.get(DeliveryState.SENT.value, 0) for by_state in states))
 
     @property
     def treated(self) -> Arm:

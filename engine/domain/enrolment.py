@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.clock import Instant
 from engine.domain.keys import suffix_of_enrolment
-from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Enrolment:
     campaign: str
     user: str
     entry: int
-    state: StayState
+    state: EnrolmentState
     entered_at: Instant
     revision: int
     version: int
@@ -75,7 +75,7 @@ class Enrolment:
     @property
     def active(self) -> bool:
         """Whether the user is in the campaign."""
-        return self.state is StayState.ACTIVE
+        return self.state is EnrolmentState.ACTIVE
 
     @property
     def idle_since(self) -> Instant:
@@ -88,7 +88,7 @@ class Enrolment:
 
 
 @dataclass(frozen=True, slots=True)
-class StayChange:
+class EnrolmentChange:
     """The changes that one decision writes to an existing enrolment, which was read at `version`.
 
     `due_at` None means that time alone triggers no evaluation. `exit` ends the enrolment at `as_of`. `outgoing` is a

@@ -24,7 +24,7 @@ class CampaignState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class StayState(StrEnum):
+class EnrolmentState(StrEnum):
     """State of one enrolment."""
 
     ACTIVE = "active"
@@ -95,9 +95,9 @@ SENTENCES: Final[Mapping[type[StrEnum], Mapping[StrEnum, str]]] = {
         CampaignState.FINISHED: "Every enrolment has ended and every message is settled; the counts add up.",
         CampaignState.CANCELLED: "Ended by hand: every enrolment ends and nothing more is sent.",
     },
-    StayState: {
-        StayState.ACTIVE: "The user is in the campaign.",
-        StayState.ENDED: "The user has left, for exactly one reason.",
+    EnrolmentState: {
+        EnrolmentState.ACTIVE: "The user is in the campaign.",
+        EnrolmentState.ENDED: "The user has left, for exactly one reason.",
     },
     DeliveryState: {
         DeliveryState.QUEUED: "Chosen; a deliver slice will send it, not before its time.",
@@ -146,9 +146,9 @@ TRANSITIONS: Final[Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]]]
         _C.FINISHED: frozenset({_C.DRAINING}),
         _C.CANCELLED: frozenset(),
     },
-    StayState: {
-        StayState.ACTIVE: frozenset({StayState.ENDED}),
-        StayState.ENDED: frozenset(),
+    EnrolmentState: {
+        EnrolmentState.ACTIVE: frozenset({EnrolmentState.ENDED}),
+        EnrolmentState.ENDED: frozenset(),
     },
     DeliveryState: {
         _D.QUEUED: frozenset({_D.ATTEMPTING, _D.SKIPPED, _D.FAILED}),
@@ -188,8 +188,8 @@ State = TypeVar("State", bound=StrEnum)
 
 def check_transition(before: State, after: State) -> State:
     """Return `after` if the table allows it from `before`; raise `IllegalTransition` otherwise."""
-    ways = TRANSITIONS[type(before)][before]
-    if after not in ways:
-        allowed = ", ".join(sorted(ways)) or "nothing"
+    transitions = TRANSITIONS[type(before)][before]
+    if after not in transitions:
+        allowed = ", ".join(sorted(transitions)) or "nothing"
         raise IllegalTransition(f"{before} does not lead to {after}; it leads to {allowed}")
     return after

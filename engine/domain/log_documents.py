@@ -39,8 +39,8 @@ class Taken:
 
 def lines_in(document: Mapping[str, Any]) -> int:
     """Return the number of lines in a document."""
-    told = document.get(BUNDLE)
-    return int(told["lines"]) if isinstance(told, Mapping) else 1
+    bundle = document.get(BUNDLE)
+    return int(bundle["lines"]) if isinstance(bundle, Mapping) else 1
 
 
 def unbundled(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

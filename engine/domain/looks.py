@@ -19,7 +19,7 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RecheckRequest:
     """A request to re-evaluate a user because of `names`; `mark` distinguishes later changes of the same user."""
 
     user: str

@@ -38,9 +38,9 @@ class Settling:
 
 
 class Unsent(NamedTuple):
-    """A queued delivery of `stay` that settles unsent; with `completion` the same write ends the enrolment."""
+    """A queued delivery of an enrolment that settles unsent; with `completion` the same write ends the enrolment."""
 
-    stay: Versioned
+    enrolment: Versioned
     settled: Settled
     completion: Completion | None = None
 

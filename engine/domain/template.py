@@ -26,7 +26,7 @@ class Origin:
         """Return the line, from 1, in which the author wrote the text at `index` of the stored `text`."""
         if not self.lines:
             return text.count("\n", 0, index) + 1
-        before = sum(found.start() <= index for found in MARKUP.finditer(text))
+        before = sum(match.start() <= index for match in MARKUP.finditer(text))
         return self.lines[min(max(before, 1), len(self.lines)) - 1]
 
 
@@ -55,7 +55,8 @@ class KeptTexts:
         """Return plain values to store; `kept_texts` reads them back."""
         return {
             "snippets": [
-                {"name": one.name, "format": one.form, "text": one.text, **_origin(one.origin)} for one in self.snippets
+                {"name": snippet.name, "format": snippet.form, "text": snippet.text, **_origin(snippet.origin)}
+                for snippet in self.snippets
             ],
             "origins": [
                 {"message": message, "part": part, **_origin(origin)}
@@ -73,9 +74,10 @@ def kept_texts(plain: object) -> KeptTexts:
     if not isinstance(plain, Mapping):
         return KeptTexts()
     snippets = tuple(
-        Snippet(str(one["name"]), str(one["format"]), str(one["text"]), _origin_of(one)) for one in plain["snippets"]
+        Snippet(str(snippet["name"]), str(snippet["format"]), str(snippet["text"]), _origin_of(snippet))
+        for snippet in plain["snippets"]
     )
-    origins = {(str(one["message"]), str(one["part"])): _origin_of(one) for one in plain["origins"]}
+    origins = {(str(origin["message"]), str(origin["part"])): _origin_of(origin) for origin in plain["origins"]}
     return KeptTexts(snippets, origins)
 
 

@@ -67,8 +67,8 @@ def candidates(
     """
     widened, exact = relaxed(tree, by_summary)
     if after is not None:
-        lines = [one for moving in (tree, *also) for one in crossings(moving, catalogue, after, as_of)]
-        widened = all_of(widened, any_of(*(one.around for one in lines)))
+        lines = [crossing for moving in (tree, *also) for crossing in crossings(moving, catalogue, after, as_of)]
+        widened = all_of(widened, any_of(*(crossing.around for crossing in lines)))
     if isinstance(widened, Constant) and not widened.holds:
         widened = NOBODY
     return Candidates(catalogue, as_of, widened, exact)

@@ -59,8 +59,8 @@ def _rule(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
         return (EVERYBODY if widen else NOBODY), False
     if isinstance(leaf, EventLeaf):
         summary, exact = by_summary(leaf, widen)
-        asked, whole = relaxed(summary, _rule, widen=widen)
-        return asked, exact and whole
+        query, whole = relaxed(summary, _rule, widen=widen)
+        return query, exact and whole
     return leaf, True
 
 

@@ -105,19 +105,19 @@ def type_guard(shape: Shape) -> Document:
     return {"$type": "string" if shape.type is FieldType.STRING else "bool"}
 
 
-def _guarded(shape: Shape, asked: Document) -> Document:
+def _guarded(shape: Shape, condition: Document) -> Document:
     guard = type_guard(shape)
     if "$gte" in guard:
-        # Keep the tighter of two bounds: the bounds in `asked` lie within the largest numbers.
-        guard = {key: value for key, value in guard.items() if not _bounded(asked, key)}
-    both = {**guard, **asked}
+        # Keep the tighter of two bounds: the bounds in `condition` lie within the largest numbers.
+        guard = {key: value for key, value in guard.items() if not _bounded(condition, key)}
+    both = {**guard, **condition}
     # An array needs $elemMatch; a scalar must not be found inside an array.
     return {"$elemMatch": both} if shape.many else {**both, "$not": {"$type": "array"}}
 
 
-def _bounded(asked: Document, key: str) -> bool:
-    return (key == "$gte" and ("$gte" in asked or "$gt" in asked)) or (
-        key == "$lte" and ("$lte" in asked or "$lt" in asked)
+def _bounded(condition: Document, key: str) -> bool:
+    return (key == "$gte" and ("$gte" in condition or "$gt" in condition)) or (
+        key == "$lte" and ("$lte" in condition or "$lt" in condition)
     )
 
 
@@ -126,25 +126,25 @@ def _element(tree: Element, as_of: Instant) -> Document:
     if tree.values is not None:
         values = [value for value in tree.values if all(bound.admits(value, as_of) for bound in tree.bounds)]
         return {"$eq": values[0]} if len(values) == 1 else {"$in": values}
-    asked: Document = {}
+    condition: Document = {}
     for bound, edge in bounds:
-        _tighten(asked, bound, edge)
-    return asked
+        _tighten(condition, bound, edge)
+    return condition
 
 
-def _tighten(asked: Document, bound: Bound, edge: str | int | float) -> None:
+def _tighten(condition: Document, bound: Bound, edge: str | int | float) -> None:
     """Add a bound; keep the tighter of two on the same side, so that an array's elements are tested by one range."""
     strict, loose = ("$gt", "$gte") if bound.op in ("gt", "gte") else ("$lt", "$lte")
     for key in (strict, loose):
-        held = asked.get(key)
+        held = condition.get(key)
         if held is None:
             continue
         held_bound = Bound("gt" if strict == "$gt" else "lt", held)
         tighter = held_bound.admits(edge, 0) or (held == edge and key == loose and f"${bound.op}" == strict)
         if not tighter:
             return
-        del asked[key]
-    asked[f"${bound.op}"] = edge
+        del condition[key]
+    condition[f"${bound.op}"] = edge
 
 
 def _compare(tree: FieldCompare) -> Document:

@@ -124,7 +124,7 @@ class CompiledPredicate:
 
         `also` holds predicates that keep users out, so that their flips let users in as well.
         """
-        return candidates(self._plain, self.catalogue, after, as_of, also=[plain(one.tree) for one in also])
+        return candidates(self._plain, self.catalogue, after, as_of, also=[plain(predicate.tree) for predicate in also])
 
     @cached_property
     def everybody(self) -> bool:
@@ -191,8 +191,8 @@ def compile_predicate(tree: Tree, catalogue: Catalogue, *, summaries: bool = Tru
     # Include the leaves that folding removed: an explanation shows every leaf that the author wrote.
     named = list(leaves(tree))
     decided = _answerable(written, summaries=summaries)
-    asked = [leaf for leaf in named if isinstance(leaf, EventLeaf) and not (summaries and ever(leaf))]
-    queries = _event_queries(asked)
+    events = [leaf for leaf in named if isinstance(leaf, EventLeaf) and not (summaries and ever(leaf))]
+    queries = _event_queries(events)
     places = {query.name: place for place, query in enumerate(queries)}
     rule = by_summary if summaries else _unknown
     possible, _ = relaxed(written, rule)
@@ -233,11 +233,11 @@ def _unknown(leaf: Leaf, widen: bool) -> tuple[Tree, bool]:
     return (Constant(widen), False) if isinstance(leaf, EventLeaf) else (leaf, True)
 
 
-def _event_queries(asked: Sequence[EventLeaf]) -> tuple[EventQuery, ...]:
+def _event_queries(event_leaves: Sequence[EventLeaf]) -> tuple[EventQuery, ...]:
     """Return one query per event name, with the longest window and all properties that any leaf needs."""
     lengths: dict[str, int | None] = {}
     properties: dict[str, set[str]] = {}
-    for leaf in asked:
+    for leaf in event_leaves:
         for events in _sets(leaf):
             known = lengths.get(events.event, 0)
             longer = None if events.within is None or known is None else max(known, events.within)

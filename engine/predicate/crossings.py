@@ -41,11 +41,11 @@ def crossings(tree: Tree, catalogue: Catalogue, after: Instant, until: Instant) 
 
     With unchanged data, every user whose answer differs between the two moments is in at least one of the sets.
     """
-    found: dict[tuple[str, str], Crossing] = {}
+    by_place: dict[tuple[str, str], Crossing] = {}
     for leaf in leaves(tree):
         for crossing in _of_leaf(leaf, catalogue, after, until):
-            found.setdefault((crossing.collection, repr(crossing.mongo)), crossing)
-    return tuple(found.values())
+            by_place.setdefault((crossing.collection, repr(crossing.mongo)), crossing)
+    return tuple(by_place.values())
 
 
 def _of_leaf(leaf: Leaf, catalogue: Catalogue, after: Instant, until: Instant) -> Iterator[Crossing]:

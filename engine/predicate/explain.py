@@ -42,7 +42,7 @@ class LeafResult:
     failed: bool
 
     @property
-    def told(self) -> str:
+    def sentence(self) -> str:
         """Say what the audience asks and whether this user has it: `passes  not unsubscribed: true`.
 
         `unmet` marks a leaf that is not as asked and need not be: other leaves of its group decided.
@@ -62,19 +62,19 @@ class Explainable:
 
 def explainable(tree: Tree, compile_leaf: Callable[[Tree], Matches]) -> tuple[Explainable, ...]:
     """Return the leaves of a tree as the author wrote them, each with its test."""
-    return tuple(Explainable(leaf, wanted, compile_leaf(leaf)) for leaf, wanted in _written(tree, wanted=True))
+    return tuple(Explainable(leaf, expected, compile_leaf(leaf)) for leaf, expected in _written(tree, expected=True))
 
 
-def _written(tree: Tree, *, wanted: bool) -> Iterator[tuple[Named, bool]]:
+def _written(tree: Tree, *, expected: bool) -> Iterator[tuple[Named, bool]]:
     match tree:
         case Named():
-            yield tree, wanted
+            yield tree, expected
         case AllOf() | AnyOf():
             for part in tree.parts:
-                yield from _written(part, wanted=wanted)
+                yield from _written(part, expected=expected)
         case NoneOf():
             for part in tree.parts:
-                yield from _written(part, wanted=not wanted)
+                yield from _written(part, expected=not expected)
         case _:
             return
 
@@ -90,15 +90,15 @@ def explain(
     as_of: Instant,
 ) -> list[LeafResult]:
     """Return one result per leaf of `tree` (`parts` come from `explainable`), in the order of the file."""
-    told = _Teller(catalogue, queries, row, events, as_of)
+    teller = _Teller(catalogue, queries, row, events, as_of)
     held = [part.test(row, events, as_of) for part in parts]
-    by_place = {id(part.leaf): one for part, one in zip(parts, held, strict=True)}
-    blamed = {id(leaf) for leaf in _blamed(tree, by_place, wanted=True)}
+    by_place = {id(part.leaf): verdict for part, verdict in zip(parts, held, strict=True)}
+    blamed = {id(leaf) for leaf in _blamed(tree, by_place, expected=True)}
     return [
         LeafResult(
-            part.leaf.where, part.leaf.text, one, part.wanted, told.data(part.leaf.body), id(part.leaf) in blamed
+            part.leaf.where, part.leaf.text, verdict, part.wanted, teller.data(part.leaf.body), id(part.leaf) in blamed
         )
-        for part, one in zip(parts, held, strict=True)
+        for part, verdict in zip(parts, held, strict=True)
     ]
 
 
@@ -117,22 +117,22 @@ def _value(tree: Tree, held: Mapping[int, bool]) -> bool | None:
             return None
 
 
-def _blamed(tree: Tree, held: Mapping[int, bool], *, wanted: bool) -> Iterator[Named]:
-    """Yield the leaves that make `tree` differ from `wanted`: failing leaves of an `all`, holding leaves of a `none`.
+def _blamed(tree: Tree, held: Mapping[int, bool], *, expected: bool) -> Iterator[Named]:
+    """Yield the leaves that make `tree` differ from `expected`: failing leaves of an `all`, holding leaves of a `none`.
 
     If an `any` should hold, all its parts are to blame; if it should not, those that hold are.
     """
-    if _value(tree, held) in (wanted, None):
+    if _value(tree, held) in (expected, None):
         return
     match tree:
         case Named():
             yield tree
         case AllOf() | AnyOf():
             for part in tree.parts:
-                yield from _blamed(part, held, wanted=wanted)
+                yield from _blamed(part, held, expected=expected)
         case NoneOf():
             for part in tree.parts:
-                yield from _blamed(part, held, wanted=not wanted)
+                yield from _blamed(part, held, expected=not expected)
         case _:
             return
 

@@ -60,8 +60,8 @@ def next_flip(tree: Tree, catalogue: Catalogue, queries: Mapping[str, int]) -> N
     inner = _flip(tree, catalogue, queries)
 
     def flip(row: Row, facts: EventFacts | None, as_of: Instant) -> Instant | None:
-        found = inner(row, facts, as_of)
-        return None if found >= NEVER else found
+        instant = inner(row, facts, as_of)
+        return None if instant >= NEVER else instant
 
     return flip
 

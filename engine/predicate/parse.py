@@ -51,8 +51,8 @@ def parse_predicate(node: Node, catalogue: Catalogue, path: Path_ = ()) -> Tree:
         parser.faults.add(
             node.mark, path, f"{parser.leaves} leaves; at most {MOST_LEAVES} are allowed", "use in: or a list"
         )
-    if parser.faults.found:
-        raise InvalidSource(parser.faults.found)
+    if parser.faults.collected:
+        raise InvalidSource(parser.faults.collected)
     return tree
 
 
@@ -154,19 +154,19 @@ class _Parser:
     def event_set(self, parts: dict[str, Node], kind: EventType, path: Path_) -> EventSet:
         within = read_duration(parts["within"], (*path, "within"), self.faults) if "within" in parts else None
         where: Tree = EVERYBODY
-        asked = parts.get("where")
-        if asked is not None and not isinstance(asked.value, dict):
+        node = parts.get("where")
+        if node is not None and not isinstance(node.value, dict):
             self.faults.add(
-                asked.mark, (*path, "where"), "expected properties with conditions", "where: {PROPERTY: ...}"
+                node.mark, (*path, "where"), "expected properties with conditions", "where: {PROPERTY: ...}"
             )
-        elif asked is not None and isinstance(asked.value, dict):
+        elif node is not None and isinstance(node.value, dict):
             held: list[Tree] = []
-            for name, condition in asked.value.items():
+            for name, condition in node.value.items():
                 place = (*path, "where", name)
                 shape = kind.properties.get(name)
                 if shape is None:
                     hint = closest(name, kind.properties) or f"known: {', '.join(kind.properties) or 'none'}"
-                    self.faults.add(asked.keys[name], place, f"{kind.name} has no property {name!r}", hint)
+                    self.faults.add(node.keys[name], place, f"{kind.name} has no property {name!r}", hint)
                 else:
                     held.append(read_conditions(shape, condition, place, self.faults, None))
             where = all_of(*held)
@@ -200,10 +200,10 @@ class _Parser:
         """Return the closed interval of whole numbers that `{gte: 1, lt: 9}` or a single number describes."""
         conditions = node.value if isinstance(node.value, dict) else {"eq": node}
         low, high = -math.inf, math.inf
-        asked = [key for key in conditions if key not in beside]
-        if not asked:
+        keys = [key for key in conditions if key not in beside]
+        if not keys:
             self.faults.add(node.mark, path, "nothing to compare with", "e.g. gte: 1")
-        for key in asked:
+        for key in keys:
             place = (*path, key) if node.keys else path
             if key not in ("eq", "gt", "gte", "lt", "lte"):
                 hint = closest(key, ("eq", "gt", "gte", "lt", "lte", *beside)) or "known: eq, gt, gte, lt, lte"

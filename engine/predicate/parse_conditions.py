@@ -40,11 +40,11 @@ class Faults:
     """Collects faults, each with its place, so that an author sees all of them at once."""
 
     def __init__(self) -> None:
-        self.found: list[Fault] = []
+        self.collected: list[Fault] = []
 
     def add(self, mark: Mark, path: tuple[str | int, ...], problem: str, suggestion: str = "") -> None:
         """Record one mistake."""
-        self.found.append(Fault(mark, dotted(path), problem, suggestion))
+        self.collected.append(Fault(mark, dotted(path), problem, suggestion))
 
 
 def read_duration(node: Node, path: tuple[str | int, ...], faults: Faults, *, zero: bool = False) -> int | None:

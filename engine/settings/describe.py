@@ -97,15 +97,15 @@ def keys() -> Iterator[str]:
 
 
 def _fields_of(section: FieldInfo) -> dict[str, FieldInfo]:
-    found: dict[str, FieldInfo] = getattr(section.annotation, "model_fields", {})
-    return found
+    fields: dict[str, FieldInfo] = getattr(section.annotation, "model_fields", {})
+    return fields
 
 
 def _section(name: str, section: FieldInfo) -> str:
     lines = [f"## {name}", "", "| key | value | default | |", "|---|---|---|---|"]
     for key, field in _fields_of(section).items():
-        told = DESCRIPTIONS.get(f"{name}.{key}", "")
-        lines.append(f"| `{key}` | {_kind(field)} | {_shown(field.default)} | {told} |")
+        description = DESCRIPTIONS.get(f"{name}.{key}", "")
+        lines.append(f"| `{key}` | {_kind(field)} | {_shown(field.default)} | {description} |")
     return "\n".join([*lines, ""])
 
 
@@ -113,21 +113,21 @@ def _kind(field: FieldInfo) -> str:
     """What a value looks like."""
     annotation: Any = field.annotation  # Any: a type as the model declares it
     if get_origin(annotation) in (Union, types.UnionType):
-        annotation = next(one for one in get_args(annotation) if one is not type(None))
+        annotation = next(argument for argument in get_args(annotation) if argument is not type(None))
     while hasattr(annotation, "__metadata__"):  # `Annotated`
         annotation = annotation.__origin__
     if get_origin(annotation) is Literal:
-        return ", ".join(f"`{one}`" for one in get_args(annotation))
+        return ", ".join(f"`{argument}`" for argument in get_args(annotation))
     if annotation is SecretStr:
         return "text, secret"
-    bounds = [str(one) for one in field.metadata if hasattr(one, "ge") or hasattr(one, "le")]
-    told = _TYPES.get(annotation, str(annotation))
-    return told if not bounds or annotation is not int else f"{told}{_bounds(field)}"
+    bounds = [str(bound) for bound in field.metadata if hasattr(bound, "ge") or hasattr(bound, "le")]
+    kind = _TYPES.get(annotation, str(annotation))
+    return kind if not bounds or annotation is not int else f"{kind}{_bounds(field)}"
 
 
 def _bounds(field: FieldInfo) -> str:
-    lowest = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
-    highest = next((one.le for one in field.metadata if hasattr(one, "le")), None)
+    lowest = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+    highest = next((bound.le for bound in field.metadata if hasattr(bound, "le")), None)
     if highest is not None:
         return f", {lowest} to {highest}"
     return f", {lowest} or more" if lowest is not None else ""

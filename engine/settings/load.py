@@ -49,15 +49,15 @@ class LoadedSettings:
 
     def origins(self) -> list[Origin]:
         """Return every setting in the order of the models, for `tidegate check --origin`."""
-        found: list[Origin] = []
+        origins: list[Origin] = []
         for section in Settings.model_fields:
             part = getattr(self.settings, section)
             for key in type(part).model_fields:
                 mark = self.node.find(section, key).mark
                 given = section in _keys(self.node) and key in _keys(self.node.find(section))
                 source = "default" if not given else mark.path if mark.line == 0 else str(mark)
-                found.append(Origin(f"{section}.{key}", _show(getattr(part, key)), source))
-        return found
+                origins.append(Origin(f"{section}.{key}", _show(getattr(part, key)), source))
+        return origins
 
 
 def load_settings(
@@ -75,14 +75,14 @@ def load_settings(
     with every mistake of a file, and `WrongCall` for a named file that does not exist or for a wrong variable or flag.
     """
     variables = merged(read_dotenv(dotenv), own_variables())
-    chosen = environment or _told(variables, ENVIRONMENT) or DEFAULT
-    named = str(file) if file else _told(variables, SETTINGS_FILE)
+    chosen = environment or _value_of(variables, ENVIRONMENT) or DEFAULT
+    named = str(file) if file else _value_of(variables, SETTINGS_FILE)
     path = Path(named or SETTINGS)
     if named and not path.exists():
         source = "--settings" if file else f"{SETTINGS_FILE} ({variables[SETTINGS_FILE].source})"
         raise WrongCall(f"the settings file {path} does not exist", remedy=f"{source} names it")
     node = _over(_file(path, chosen), _variables(variables))
-    handed = {name: one.value for name, one in variables.items() if name not in os.environ}
+    handed = {name: variable.value for name, variable in variables.items() if name not in os.environ}
     for key, value in (flags or {}).items():
         if value is not None:
             section, _, name = key.partition(".")
@@ -97,11 +97,11 @@ def load_settings(
     except InvalidSource as error:
         if all(fault.mark.line for fault in error.faults):
             raise
-        lines = [str(one) if one.mark.line else _without_line(one) for one in error.faults]
+        lines = [str(fault) if fault.mark.line else _without_line(fault) for fault in error.faults]
         raise WrongCall("\n".join(lines)) from error
 
 
-def _told(variables: Mapping[str, Variable], name: str) -> str:
+def _value_of(variables: Mapping[str, Variable], name: str) -> str:
     return variables[name].value if name in variables else ""
 
 

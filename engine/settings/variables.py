@@ -48,8 +48,8 @@ def read_dotenv(file: Path) -> dict[str, Variable]:
     lines: dict[str, int] = {}
     faults: list[Fault] = []
     for binding in parse_stream(io.StringIO(text)):
-        told = binding.original.string
-        line = binding.original.line + told[: len(told) - len(told.lstrip())].count("\n")
+        source = binding.original.string
+        line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
         if binding.key is None and not binding.error:
             continue  # a comment, or an empty line
         if binding.key is None or binding.value is None:
@@ -72,7 +72,7 @@ def own_variables() -> dict[str, Variable]:
 def merged(dotenv: Mapping[str, Variable], own: Mapping[str, Variable]) -> dict[str, Variable]:
     """Merge the process's variables over those of the file; a variable that is set but empty hides the file's."""
     hidden = {name.upper() for name in own}
-    return {**{name: one for name, one in dotenv.items() if name.upper() not in hidden}, **own}
+    return {**{name: variable for name, variable in dotenv.items() if name.upper() not in hidden}, **own}
 
 
 def settings_among(variables: Mapping[str, Variable]) -> Iterator[tuple[str, str, str, str]]:
@@ -102,12 +102,12 @@ def _whole_section(section: str, text: str, source: str) -> Iterator[tuple[str, 
     if not text:
         return
     try:
-        told = json.loads(text)
+        values = json.loads(text)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        values = None
+    if not isinstance(values, dict):
         raise WrongCall(f"{source}: expected a JSON object", remedy=f"write {PREFIX}SECTION__KEY=value")
-    for key, value in told.items():
+    for key, value in values.items():
         yield section, key, value if isinstance(value, str) else json.dumps(value), source
 
 

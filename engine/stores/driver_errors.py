@@ -77,8 +77,8 @@ def _refused_by_mongo(code: int | None, text: str) -> EngineError:
         remedy = "check user, password and authSource of services.mongo_url"
         return ServiceUnreachable("MongoDB refuses the login: user or password is wrong", remedy=remedy)
     if code == UNAUTHORIZED:
-        told = _FORBIDDEN.sub(r"execute \1 of \2", text).partition(" {")[0]
-        return OperatorError(f"MongoDB does not allow it: {_first(told)}", remedy=_RIGHTS)
+        action = _FORBIDDEN.sub(r"execute \1 of \2", text).partition(" {")[0]
+        return OperatorError(f"MongoDB does not allow it: {_first(action)}", remedy=_RIGHTS)
     if code in AWAY:
         return ServiceUnreachable(f"MongoDB was briefly unavailable ({code}): {_first(text)}", remedy=_STATUS)
     if code == NO_SPACE:

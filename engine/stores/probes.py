@@ -127,10 +127,10 @@ def _info(client: redis.Redis) -> Mapping[str, Any]:
     import redis
 
     try:
-        told: Mapping[str, Any] = client.info()
+        info: Mapping[str, Any] = client.info()
     except redis.ResponseError:  # the user has no right to ask
         return {}
-    return told
+    return info
 
 
 def _eviction(client: redis.Redis) -> str | None:
@@ -138,10 +138,10 @@ def _eviction(client: redis.Redis) -> str | None:
     import redis
 
     try:
-        told = client.config_get("maxmemory-policy")
+        config = client.config_get("maxmemory-policy")
     except redis.RedisError:
         return None
-    return str(told["maxmemory-policy"]) if isinstance(told, dict) and "maxmemory-policy" in told else None
+    return str(config["maxmemory-policy"]) if isinstance(config, dict) and "maxmemory-policy" in config else None
 
 
 def probe_search(client: Elasticsearch, alias: str) -> str:
@@ -155,7 +155,7 @@ def probe_search(client: Elasticsearch, alias: str) -> str:
             raise OperatorError("Elasticsearch is red: some data is missing", remedy="its health report shows why")
         with suppress(NotFoundError):  # the index is created later
             blocks = asking.indices.get_settings(index=alias, name="index.blocks.*", flat_settings=True)
-            if any("true" in one.get("settings", {}).values() for one in blocks.body.values()):
+            if any("true" in block.get("settings", {}).values() for block in blocks.body.values()):
                 problem = f"Elasticsearch's index {alias} takes no writes: is its disk nearly full?"
                 remedy = "make room; Elasticsearch lifts the block itself, or set index.blocks.* to null"
                 raise OperatorError(problem, remedy=remedy)
@@ -171,4 +171,4 @@ def _no_search() -> ServiceUnreachable:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(one) for one in re.findall(r"\d+", version)[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

@@ -49,13 +49,13 @@ _strict = True
 _misused: Final[set[str]] = set()
 
 
-def strict(wanted: bool) -> None:
+def strict(enabled: bool) -> None:
     """Choose the effect of a name or field outside the contract.
 
     It raises (tests, the default) or is dropped (running processes).
     """
     global _strict
-    _strict = wanted
+    _strict = enabled
 
 
 def subscribe(subscriber: Subscriber, at_once: AtOnce | None = None) -> Callable[[], None]:
@@ -148,7 +148,7 @@ def trace_id(campaign: str, as_of: Instant) -> str:
     return blake2b(f"{campaign}\0{as_of}".encode(), digest_size=16).hexdigest()
 
 
-class Heard:
+class CollectedEvents:
     """Collects the emitted events; tests wait for these facts instead of seconds."""
 
     def __init__(self) -> None:
@@ -174,16 +174,20 @@ class Heard:
             return self._matching(event, fields)[0]
 
     def _matching(self, event: str, fields: Mapping[str, object]) -> list[Occurrence]:
-        wanted = fields.items()
-        return [one for one in self._all if one.name == event and all(one.fields.get(k) == v for k, v in wanted)]
+        items = fields.items()
+        return [
+            occurrence
+            for occurrence in self._all
+            if occurrence.name == event and all(occurrence.fields.get(k) == v for k, v in items)
+        ]
 
 
 @contextmanager
-def listening() -> Iterator[Heard]:
+def listening() -> Iterator[CollectedEvents]:
     """Collect every event that this process emits while the block runs."""
-    heard = Heard()
-    unsubscribe = subscribe(heard)
+    collected = CollectedEvents()
+    unsubscribe = subscribe(collected)
     try:
-        yield heard
+        yield collected
     finally:
         unsubscribe()

@@ -44,10 +44,10 @@ class Files:
         """Return the newest `limit` lines of a story, oldest first."""
         return self._newest(focus.holds, limit)
 
-    def _newest(self, wanted: Callable[[Line], bool], limit: int) -> list[Line]:
+    def _newest(self, accepts: Callable[[Line], bool], limit: int) -> list[Line]:
         kept: list[tuple[tuple[str, int, int], int, Line]] = []
         for number, line in enumerate(read_lines(self._folder)):
-            if wanted(line):
+            if accepts(line):
                 entry = (order_of(line), number, line)
                 if len(kept) < limit:
                     heapq.heappush(kept, entry)

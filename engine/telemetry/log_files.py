@@ -59,8 +59,8 @@ class LogFile:
             except OSError as error:
                 if not self._complained:
                     self._complained = True
-                    told = f"logs: {self._folder}: {error.strerror}; lines are lost"
-                    print(told, file=sys.stderr)  # noqa: T201 - the log is what failed
+                    complaint = f"logs: {self._folder}: {error.strerror}; lines are lost"
+                    print(complaint, file=sys.stderr)  # noqa: T201 - the log is what failed
 
     def close(self) -> None:
         """Close the file; the next line opens another."""
@@ -91,13 +91,13 @@ class LogFile:
 
 def log_files(folder: Path) -> list[Path]:
     """Return the log files of a folder, oldest change first; skip files that vanish meanwhile."""
-    found: list[tuple[int, str, Path]] = []
+    files: list[tuple[int, str, Path]] = []
     for path in folder.glob(PATTERN):
         try:
-            found.append((path.stat().st_mtime_ns, path.name, path))
+            files.append((path.stat().st_mtime_ns, path.name, path))
         except FileNotFoundError:
             continue
-    return [path for _, _, path in sorted(found)]
+    return [path for _, _, path in sorted(files)]
 
 
 def _prune(folder: Path, process: str, budget: int) -> None:

@@ -66,7 +66,7 @@ class LogQuery:
     def elastic(self) -> dict[str, object]:
         """Return the Elasticsearch query of the documents with these lines; there a word matches as a prefix."""
         filters: list[dict[str, object]] = [
-            {"bool": {"should": [_term(path, wanted) for path in FIELDS[name]]}} for name, wanted in self.terms
+            {"bool": {"should": [_term(path, value) for path in FIELDS[name]]}} for name, value in self.terms
         ]
         filters += [{"bool": {"should": _word(word)}} for word in self.words]
         if self.since is not None:
@@ -102,8 +102,8 @@ def parse_query(text: str, redactor: Redactor, since: Instant | None = None) -> 
 def named_in(text: str) -> tuple[str | None, str | None]:
     """Return the user and the campaign that a query names, as typed; None for either that it does not name."""
     parts = [part.partition(":") for part in shlex.split(text)]
-    found = {name: value for name, colon, value in parts if colon and value and not value.endswith("*")}
-    return found.get("user"), found.get("campaign")
+    named = {name: value for name, colon, value in parts if colon and value and not value.endswith("*")}
+    return named.get("user"), named.get("campaign")
 
 
 def value_of(line: Mapping[str, object], path: str) -> object:
@@ -116,15 +116,15 @@ def value_of(line: Mapping[str, object], path: str) -> object:
 
 
 def _has(line: Mapping[str, object], terms: Iterable[tuple[str, str]]) -> bool:
-    for name, wanted in terms:
-        found = [str(value) for path in FIELDS[name] if (value := value_of(line, path)) is not None]
-        if not any(_equal(value, wanted) for value in found):
+    for name, pattern in terms:
+        values = [str(value) for path in FIELDS[name] if (value := value_of(line, path)) is not None]
+        if not any(_equal(value, pattern) for value in values):
             return False
     return True
 
 
-def _equal(value: str, wanted: str) -> bool:
-    return value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted
+def _equal(value: str, pattern: str) -> bool:
+    return value.startswith(pattern[:-1]) if pattern.endswith("*") else value == pattern
 
 
 def _word(word: str) -> list[dict[str, object]]:
@@ -133,7 +133,7 @@ def _word(word: str) -> list[dict[str, object]]:
     return texts + codes
 
 
-def _term(path: str, wanted: str) -> dict[str, object]:
+def _term(path: str, value: str) -> dict[str, object]:
     if path == "process.pid":
-        return {"term": {path: int(wanted) if wanted.isdigit() else -1}}
-    return {"prefix": {path: wanted[:-1]}} if wanted.endswith("*") else {"term": {path: wanted}}
+        return {"term": {path: int(value) if value.isdigit() else -1}}
+    return {"prefix": {path: value[:-1]}} if value.endswith("*") else {"term": {path: value}}

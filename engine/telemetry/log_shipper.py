@@ -70,7 +70,7 @@ class Shipper:
             os.close(self._lock)
             raise OperatorError(f"another process ships the logs in {folder}", remedy="stop it first") from error
         self._positions = self._load()
-        self._looked: dict[str, int] = {}
+        self._known_sizes: dict[str, int] = {}
         self._ready = False
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Shipper:
         paths = log_files(self._folder)
         for path in paths:
             size = _size(path)
-            grows, self._looked[path.name] = self._looked.get(path.name) != size, size
+            grows, self._known_sizes[path.name] = self._known_sizes.get(path.name) != size, size
             while stop is None or not stop.is_set():
                 count, moved = self._batch(path, size, hold=grows and stop is not None)
                 total += count
@@ -152,30 +152,30 @@ class Shipper:
             self._moved(path, start + len(block))
             return 0, True
         block = block[: block.rfind(b"\n") + 1]
-        found = list(bundled(block.splitlines(keepends=True)))
-        last = found[-1]
+        bundles = list(bundled(block.splitlines(keepends=True)))
+        last = bundles[-1]
         # The rest of the bundle is in the file (a bundle that fills a batch goes as it is), or may come within a
         # moment.
-        if isinstance(last, Bundle) and last.open and (found[1:] if size > start + len(block) else hold):
-            found.pop()
+        if isinstance(last, Bundle) and last.open and (bundles[1:] if size > start + len(block) else hold):
+            bundles.pop()
             block = block[: len(block) - sum(map(len, last.lines))]
-        if not found:
+        if not bundles:
             return 0, False
-        shipped = self._send(path.name, found, start)
+        shipped = self._send(path.name, bundles, start)
         self._moved(path, start + len(block))
         return shipped, True
 
-    def _send(self, name: str, found: Sequence[Bundle | bytes], start: int) -> int:
+    def _send(self, name: str, bundles: Sequence[Bundle | bytes], start: int) -> int:
         """Send a batch that starts at byte `start` of a file; return the number of lines that were taken."""
         broken: list[tuple[bytes, str]] = []
         total = 0
-        waiting = list(_placed(found, start))
+        waiting = list(_placed(bundles, start))
         while waiting:
-            named = {_id(name, at): (at, one) for at, one in waiting if isinstance(one, Bundle)}
+            named = {_id(name, at): (at, bundle) for at, bundle in waiting if isinstance(bundle, Bundle)}
             no_lines = [(raw[:200], "not a JSON line") for _, raw in waiting if isinstance(raw, bytes) and raw.strip()]
-            documents = [Document(id_, one.document(), len(one.lines)) for id_, (_, one) in named.items()]
+            documents = [Document(id_, bundle.document(), len(bundle.lines)) for id_, (_, bundle) in named.items()]
             taken = self._sink.create(documents) if documents else Taken()
-            total += sum(one.lines for one in documents)
+            total += sum(document.lines for document in documents)
             waiting = []
             for id_, reason in taken.refused.items():
                 lines = named[id_][1].lines
@@ -183,10 +183,10 @@ class Shipper:
                 total -= len(lines)
             broken += no_lines
             for id_, there in taken.short.items():
-                at, one = named[id_]
-                rest = one.lines[there:]
+                at, bundle = named[id_]
+                rest = bundle.lines[there:]
                 total -= len(rest)
-                waiting += _placed(list(bundled(rest)), at + sum(map(len, one.lines[:there])))
+                waiting += _placed(list(bundled(rest)), at + sum(map(len, bundle.lines[:there])))
         if broken:
             self._set_aside(broken)
         return total
@@ -205,7 +205,7 @@ class Shipper:
         gone = set(self._positions) - present
         if gone:
             self._positions = {name: at for name, at in self._positions.items() if name not in gone}
-            self._looked = {name: size for name, size in self._looked.items() if name not in gone}
+            self._known_sizes = {name: size for name, size in self._known_sizes.items() if name not in gone}
             self._save()
 
     def _load(self) -> dict[str, int]:
@@ -236,8 +236,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _placed(found: Sequence[Bundle | bytes], start: int) -> Iterator[tuple[int, Bundle | bytes]]:
-    """Yield each of `found` with its byte position; the first is at `start`."""
-    for one in found:
-        yield start, one
-        start += sum(map(len, one.lines)) if isinstance(one, Bundle) else len(one)
+def _placed(bundles: Sequence[Bundle | bytes], start: int) -> Iterator[tuple[int, Bundle | bytes]]:
+    """Yield each of `bundles` with its byte position; the first is at `start`."""
+    for bundle in bundles:
+        yield start, bundle
+        start += sum(map(len, bundle.lines)) if isinstance(bundle, Bundle) else len(bundle)

@@ -89,8 +89,8 @@ class Logs:
             if options.folder
             else None
         )
-        told = options.console
-        self._console = sys.stderr.isatty() and not options.stdout if told is None else told
+        console = options.console
+        self._console = sys.stderr.isatty() and not options.stdout if console is None else console
         self._unsubscribe = events.subscribe(self._event, self._events)
 
     def line(self, name: str, level: str, fields: Mapping[str, object], **more: Any) -> None:
@@ -141,7 +141,7 @@ class Logs:
         global _current
         self._unsubscribe()
         root = logging.getLogger()
-        for handler in [one for one in root.handlers if isinstance(one, _Bridge) and one.logs is self]:
+        for handler in [own for own in root.handlers if isinstance(own, _Bridge) and own.logs is self]:
             root.removeHandler(handler)
         if self._file:
             self._file.close()
@@ -200,7 +200,7 @@ def configure(options: LogOptions, *, clock: Clock, campaign_time: Callable[[], 
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
-    root.handlers[:] = [one for one in root.handlers if not isinstance(one, _Bridge)] + [_Bridge(logs)]
+    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, _Bridge)] + [_Bridge(logs)]
     root.setLevel(LEVELS[options.level])
     for name, least in _QUIET.items():
         logging.getLogger(name).setLevel(max(least, LEVELS[options.level]))

@@ -24,20 +24,20 @@ def sentence(line: Mapping[str, Any]) -> str:
     event = line.get("event")
     action = event.get("action") if isinstance(event, Mapping) else None
     kind = EVENTS.get(str(action))
-    told = f"{name}: {kind.meaning}" if kind is not None and name == action else name
-    return " ".join([level.ljust(_LEVEL), told, *(f"{key}={value}" for key, value in details(line).items())])
+    text = f"{name}: {kind.meaning}" if kind is not None and name == action else name
+    return " ".join([level.ljust(_LEVEL), text, *(f"{key}={value}" for key, value in details(line).items())])
 
 
 def details(line: Mapping[str, Any]) -> dict[str, object]:
     """Return the labels and measurements of a line, its duration and its error."""
-    found: dict[str, object] = {}
+    shown: dict[str, object] = {}
     for part in ("labels", "tidegate"):
         inside = line.get(part)
         if isinstance(inside, Mapping):
-            found |= {str(key): value for key, value in inside.items() if key not in _KNOWN}
+            shown |= {str(key): value for key, value in inside.items() if key not in _KNOWN}
     event, error = line.get("event"), line.get("error")
     if isinstance(event, Mapping) and isinstance(event.get("duration"), int):
-        found["took"] = f"{event['duration'] / 1e6:.1f}ms"
+        shown["took"] = f"{event['duration'] / 1e6:.1f}ms"
     if isinstance(error, Mapping):
-        found["error"] = f"{error.get('type')}: {error.get('message')}"
-    return found
+        shown["error"] = f"{error.get('type')}: {error.get('message')}"
+    return shown

@@ -113,9 +113,9 @@ class Redactor:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, dict):
-            return {str(name): self.values(one) for name, one in value.items()}
+            return {str(name): self.values(item) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.values(one) for one in value]
+            return [self.values(item) for item in value]
         return self.text(str(value))
 
     def error(self, error: BaseException) -> tuple[str, str, str]:
@@ -124,13 +124,13 @@ class Redactor:
         Texts that are not ours lose their quoted values.
         """
         kind = type(error)
-        return f"{kind.__module__}.{kind.__qualname__}", self._told(error), self.text("".join(self._stack(error)))
+        return f"{kind.__module__}.{kind.__qualname__}", self._message_of(error), self.text("".join(self._stack(error)))
 
-    def _told(self, error: BaseException) -> str:
+    def _message_of(self, error: BaseException) -> str:
         if isinstance(error, OSError) and error.strerror and not isinstance(error, EngineError):
             return f"[errno {error.errno}] {self.text(str(error.strerror))}"
         text = self.text(str(error)[:_LONGEST_TEXT])
-        return text if isinstance(error, EngineError) else _VALUES.sub(lambda found: f"{found['open']}…", text)
+        return text if isinstance(error, EngineError) else _VALUES.sub(lambda match: f"{match['open']}…", text)
 
     def _stack(self, error: BaseException, depth: int = 0) -> Iterator[str]:
         """Yield frames without their variables, causes first; follow a chain for eight links."""
@@ -139,7 +139,7 @@ class Redactor:
             yield from self._stack(cause, depth + 1)
             yield "\n"
         yield from traceback.format_list(traceback.extract_tb(error.__traceback__, limit=-40))
-        yield f"{type(error).__name__}: {self._told(error)}\n"
+        yield f"{type(error).__name__}: {self._message_of(error)}\n"
 
 
 def pseudonym_key(folder: Path) -> bytes:
@@ -163,9 +163,9 @@ def pseudonym_key(folder: Path) -> bytes:
     return bytes.fromhex(path.read_text(encoding="ascii").strip())
 
 
-def _mask(found: re.Match[str]) -> str:
+def _mask(match: re.Match[str]) -> str:
     # Keep the text that `_CREDENTIALS` has inserted.
-    return found[0] if found[0].startswith("[credentials]@") else "[address]"
+    return match[0] if match[0].startswith("[credentials]@") else "[address]"
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -34,8 +34,8 @@ def validate(model: type[M], node: Node, *, empty: bool = True) -> M:
         read = model.model_validate(node.plain())
     except ValidationError as error:
         known = {fault.where for fault in faults}
-        found = [fault for fault in faults_of(error, model, node) if fault.where not in known]
-        raise InvalidSource([*faults, *found]) from error
+        others = [fault for fault in faults_of(error, model, node) if fault.where not in known]
+        raise InvalidSource([*faults, *others]) from error
     if faults:
         raise InvalidSource(faults)
     return read
@@ -54,8 +54,8 @@ def _empty(node: Node, path: Steps) -> Iterator[Fault]:
 def faults_of(error: ValidationError, model: type[BaseModel], node: Node) -> list[Fault]:
     """Return pydantic's errors about values in `node`, each with its position."""
     details = error.errors(include_url=False)
-    told = [detail for detail in details if detail["type"] != "too_short" or not _below(detail["loc"], details)]
-    return [_fault(model, node, detail) for detail in told]
+    relevant = [detail for detail in details if detail["type"] != "too_short" or not _below(detail["loc"], details)]
+    return [_fault(model, node, detail) for detail in relevant]
 
 
 def _below(steps: tuple[str | int, ...], details: list[ErrorDetails]) -> bool:
@@ -142,10 +142,10 @@ def _bound(value: object) -> str:
 def _whole(given: object) -> str:
     if not isinstance(given, str):
         return f"did you mean {given:.0f}?" if isinstance(given, float) and given.is_integer() else ""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", given.replace("_", "").replace(",", "").strip())
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", given.replace("_", "").replace(",", "").strip())
+    if not match:
         return ""
-    return f"did you mean {int(Decimal(found[1]) * _THOUSANDS.get(found[2].lower(), 1))}?"
+    return f"did you mean {int(Decimal(match[1]) * _THOUSANDS.get(match[2].lower(), 1))}?"
 
 
 def _keys(model: type[BaseModel], path: Steps) -> list[str]:
@@ -153,8 +153,8 @@ def _keys(model: type[BaseModel], path: Steps) -> list[str]:
     here: object = model
     for step in path:
         if isinstance(here, type) and issubclass(here, BaseModel):
-            found = [field for name, field in here.model_fields.items() if step in (name, field.alias)]
-            here = found[0].annotation if found else None
+            fields = [field for name, field in here.model_fields.items() if step in (name, field.alias)]
+            here = fields[0].annotation if fields else None
         else:
             here = _inside(here)
         here = _bare(here)

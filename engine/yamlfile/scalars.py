@@ -93,9 +93,9 @@ def _duration(text: str) -> str:
 
 def _read_percent(value: object) -> float:
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,4})?)%", value)
-        if found and Decimal(found[1]) <= 100:
-            return float(Decimal(found[1]) / 100)
+        match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,4})?)%", value)
+        if match and Decimal(match[1]) <= 100:
+            return float(Decimal(match[1]) / 100)
         raise Misfit(f"expected a percentage from 0% to 100%, got {shown(value)}", "write it as 10%")
     if isinstance(value, int | float) and not isinstance(value, bool):
         meant = f"{value * 100:g}%" if 0 < value < 1 else f"{value:g}%"
@@ -114,8 +114,8 @@ def _read_moment(value: object) -> Instant:
     try:
         return parse_instant(value)
     except (ValueError, OverflowError) as error:
-        found = re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", value)
-        hint = f"write {found[3]}-{int(found[2]):02}-{int(found[1]):02}" if found else ""
+        match = re.fullmatch(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", value)
+        hint = f"write {match[3]}-{int(match[2]):02}-{int(match[1]):02}" if match else ""
         hint = "there is no such day" if re.match(r"\d{4}-\d\d-\d\d", value) else hint
         raise Misfit(f"{expected}, got {shown(value)}", hint) from error
 

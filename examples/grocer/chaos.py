@@ -41,9 +41,9 @@ def supervised(supervisor: int) -> list[psutil.Process]:
     A fleet's main process is spared, for it ends by itself when one of its workers is killed.
     """
     with suppress(psutil.NoSuchProcess):
-        below = [one for one in psutil.Process(supervisor).children(recursive=True) if _works(one)]
-        parents = {_parent(one) for one in below}
-        return sorted((one for one in below if one.pid not in parents), key=lambda one: one.pid)
+        below = [child for child in psutil.Process(supervisor).children(recursive=True) if _works(child)]
+        parents = {_parent(child) for child in below}
+        return sorted((child for child in below if child.pid not in parents), key=lambda child: child.pid)
     return []
 
 
@@ -53,8 +53,10 @@ def kept(supervisor: int) -> list[psutil.Process]:
     Its parent only forks it again when it dies, and is spared as that of a fleet is.
     """
     with suppress(psutil.NoSuchProcess):
-        parents = [one for one in psutil.Process(supervisor).children() if _works(one)]
-        return sorted((one for parent in parents for one in parent.children() if _works(one)), key=lambda one: one.pid)
+        parents = [child for child in psutil.Process(supervisor).children() if _works(child)]
+        return sorted(
+            (child for parent in parents for child in parent.children() if _works(child)), key=lambda child: child.pid
+        )
     return []
 
 

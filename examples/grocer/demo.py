@@ -58,7 +58,7 @@ def perform(
     plan: Plan,
     window: data.Window,
     kill_every: timedelta | None,
-    told: Callable[[Progress], None],
+    report: Callable[[Progress], None],
     say: Callable[[str], None],
     wipe_every: timedelta | None = None,
 ) -> Outcome:
@@ -75,13 +75,13 @@ def perform(
         killer = Killer(lambda: victims(stage.supervisor), kill_every) if kill_every else None
         wiper = Wiper(stage.settings, wipe_every) if wipe_every else None
         with killer or nullcontext(), wiper or nullcontext():
-            replay(engine, window, plan.folder, told)
+            replay(engine, window, plan.folder, report)
         seconds = time.monotonic() - began
         cache, memory = engine.cache()
-        found = mails.read_maildir(stage.maildir)
+        sent = mails.read_maildir(stage.maildir)
     expected = oracle.expected(window.first, window.last, launch_earlier=window.launch_earlier)
     kills, wiped = len(killer.kills) if killer else 0, tuple(wiper.wiped) if wiper else ()
-    return Outcome(summary.compare(expected, found), seconds, kills, wiped, cache, memory)
+    return Outcome(summary.compare(expected, sent), seconds, kills, wiped, cache, memory)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,20 +114,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; everything is stopped")
         return 130
-    told = outcome.summary
-    summary.write(told, plan.folder / "summary.json")
+    comparison = outcome.summary
+    summary.write(comparison, plan.folder / "summary.json")
     killed = f", {outcome.kills} workers killed" if kill_every else ""
     shown = Console()
     emptied = f", {len(outcome.wiped)} times user cache or Elasticsearch emptied" if wipe_every else ""
-    summary.show(told, shown, f"{window.first} to {window.last}, in {outcome.seconds:.0f} s{killed}{emptied}")
+    summary.show(comparison, shown, f"{window.first} to {window.last}, in {outcome.seconds:.0f} s{killed}{emptied}")
     if outcome.cache.hit_rate is not None and outcome.memory is not None:
         shown.print(
             f"{outcome.cache.hit_rate:.2%} of {outcome.cache.read:,} users came from the user cache, which holds "
             f"{outcome.memory.used / 2**20:.1f} MiB and evicted {outcome.memory.evicted:,} keys"
         )
-    verdict = "everybody got exactly what they should have" if told.right else "that is not what should have come out"
+    verdict = (
+        "everybody got exactly what they should have" if comparison.right else "that is not what should have come out"
+    )
     shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/summary.json")
-    return 0 if told.right else 1
+    return 0 if comparison.right else 1
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - a handler's signature

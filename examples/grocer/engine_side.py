@@ -91,8 +91,8 @@ class EngineSide:
     def cache(self) -> tuple[CacheStatistics, CacheMemory | None]:
         """What readers of the user cache were given so far (but for the latest 10 s), and what it holds."""
         cache = self._app.stores.user_cache
-        found = cached(queries(self._app.statistics.measured(timedelta(days=1))))
-        return found, None if cache is None else cache.memory()
+        statistics = cached(queries(self._app.statistics.measured(timedelta(days=1))))
+        return statistics, None if cache is None else cache.memory()
 
     def _bring_in(self, order: Order) -> int:
         catalogue, stores = self._app.campaign_cache.catalogue(self._workspace), self._app.imports(self._workspace)

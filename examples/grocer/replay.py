@@ -56,7 +56,7 @@ class Progress:
     seconds: float
 
 
-def replay(engine: Engine, window: data.Window, folder: Path, told: Callable[[Progress], None]) -> None:
+def replay(engine: Engine, window: data.Window, folder: Path, report: Callable[[Progress], None]) -> None:
     """Replay `window`; what is imported and applied is written into `folder` (created) to look at.
 
     Users and lists are there before the first day, and so is the history of a window that begins later than the data.
@@ -74,7 +74,7 @@ def replay(engine: Engine, window: data.Window, folder: Path, told: Callable[[Pr
             for campaign in campaigns:
                 engine.launch(campaign)
         engine.wait_until_nothing_is_open(PATIENCE)
-        told(Progress(day, number, len(days), brought, time.monotonic() - began))
+        report(Progress(day, number, len(days), brought, time.monotonic() - began))
 
 
 def prepare(engine: Engine, window: data.Window, folder: Path) -> list[str]:

@@ -59,22 +59,22 @@ class Summary:
         )
 
 
-def compare(expected: Collection[Mail], found: Iterable[Mail]) -> Summary:
-    """Each entry of `found` counts. A mail on a wrong day is one missing and one extra; a second copy is doubled."""
-    counted = Counter(found)
-    wanted = set(expected)
-    missing, extra = wanted - counted.keys(), counted.keys() - wanted
+def compare(expected: Collection[Mail], mails: Iterable[Mail]) -> Summary:
+    """Each of `mails` counts. A mail on a wrong day is one missing and one extra; a second copy is doubled."""
+    counted = Counter(mails)
+    expected_mails = set(expected)
+    missing, extra = expected_mails - counted.keys(), counted.keys() - expected_mails
     doubled = {mail: copies - 1 for mail, copies in counted.items() if copies > 1}
     lines = tuple(
         Line(
             campaign,
-            expected=_of(campaign, wanted),
+            expected=_of(campaign, expected_mails),
             found=_of(campaign, counted.elements()),
             missing=_of(campaign, missing),
             extra=_of(campaign, extra),
             doubled=sum(copies for mail, copies in doubled.items() if mail.campaign == campaign),
         )
-        for campaign in sorted({mail.campaign for mail in wanted | counted.keys()}, key=_shown_order)
+        for campaign in sorted({mail.campaign for mail in expected_mails | counted.keys()}, key=_shown_order)
     )
     differences = [(mail, "missing") for mail in missing] + [(mail, "extra") for mail in extra]
     differences += [(mail, f"{copies} more than once") for mail, copies in doubled.items()]
@@ -100,13 +100,13 @@ def show(summary: Summary, console: Console, title: str) -> None:
 
 def write(summary: Summary, path: Path) -> None:
     """Write the whole summary as one JSON document."""
-    told = {
+    document = {
         "right": summary.right,
         "campaigns": [asdict(line) for line in summary.lines],
         "total": asdict(summary.total),
         "differences": summary.differences,
     }
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -123,10 +123,10 @@ def write_files(file: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     days: dict[int, list[str]] = defaultdict(list)
     with (folder / "users.ndjson").open("w", encoding="utf-8") as users:
-        for one in customers(file):
-            known = {"user_id": one.user, "email": f"{one.user}@example.org", **one.attributes}
+        for customer in customers(file):
+            known = {"user_id": customer.user, "email": f"{customer.user}@example.org", **customer.attributes}
             users.write(json.dumps(known) + "\n")
-            for day, event in _events(one):
+            for day, event in _events(customer):
                 days[day].append(event)
     written = [folder / f"events-{day + 1:02d}.ndjson" for day in range(DAYS)]
     for day, path in enumerate(written):
@@ -134,23 +134,29 @@ def write_files(file: Path, folder: Path) -> list[Path]:
     return written
 
 
-def _events(one: Customer) -> Iterator[tuple[int, str]]:
+def _events(customer: Customer) -> Iterator[tuple[int, str]]:
     """The day and the line of each event."""
-    told: list[tuple[str, Instant, dict[str, object]]] = []
-    if one.visited:
-        told.append(("Visit", one.visited_at, {}))
-    if one.bought:
-        told.append(("Purchase", one.visited_at + _LATER, {"spend": str(one.spend)}))
-    for name, at, properties in told:
-        event = {"user_id": one.user, "name": name, "time": format_instant(at), "id": name, "properties": properties}
+    events: list[tuple[str, Instant, dict[str, object]]] = []
+    if customer.visited:
+        events.append(("Visit", customer.visited_at, {}))
+    if customer.bought:
+        events.append(("Purchase", customer.visited_at + _LATER, {"spend": str(customer.spend)}))
+    for name, at, properties in events:
+        event = {
+            "user_id": customer.user,
+            "name": name,
+            "time": format_instant(at),
+            "id": name,
+            "properties": properties,
+        }
         yield (at - SENT) // DAY, json.dumps(event) + "\n"
 
 
 def figures(file: Path) -> dict[str, Figures]:
     """The table counted from the file itself, by arm: what the engine's reports must say. Raises as `customers`."""
     entered, visits, bought = Counter[str](), Counter[str](), Counter[str]()
-    for one in customers(file):
-        entered[one.segment] += 1
-        visits[one.segment] += one.visited
-        bought[one.segment] += one.bought
+    for customer in customers(file):
+        entered[customer.segment] += 1
+        visits[customer.segment] += customer.visited
+        bought[customer.segment] += customer.bought
     return {arm: Figures(entered[name], visits[name], bought[name]) for arm, name in ARMS.items()}

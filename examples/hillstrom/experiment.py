@@ -112,26 +112,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = Plan(folder, Mode.RUN, home=HERE, without=frozenset({"elastic"}))
         with Stage(plan, say) as stage, EngineSide(stage.settings, WORKSPACE) as engine:
             stage.start_processes()
-            found = perform(engine, given.file, folder / "imports", say)
+            outcomes = perform(engine, given.file, folder / "imports", say)
     except (EngineError, TimeoutError) as error:
         say(f"{error}")
         return 1
     except KeyboardInterrupt:
         say("interrupted; everything is stopped")
         return 130
-    (folder / "table.json").write_text(json.dumps({arm: asdict(one) for arm, one in found.items()}), encoding="utf-8")
-    _show(found)
-    if found != expected:
+    (folder / "table.json").write_text(
+        json.dumps({arm: asdict(outcome) for arm, outcome in outcomes.items()}), encoding="utf-8"
+    )
+    _show(outcomes)
+    if outcomes != expected:
         say(f"the file says otherwise: {expected}")
-    return 0 if found == expected else 1
+    return 0 if outcomes == expected else 1
 
 
-def _show(found: Mapping[str, Figures]) -> None:
+def _show(outcomes: Mapping[str, Figures]) -> None:
     table = Table("arm", "entered", "visits", "", "conversions", "", box=None)
-    for arm, one in found.items():
-        rates = (f"{count / one.entered:.2%}" if one.entered else "-" for count in (one.visits, one.conversions))
+    for arm, result in outcomes.items():
+        rates = (
+            f"{count / result.entered:.2%}" if result.entered else "-" for count in (result.visits, result.conversions)
+        )
         visits, conversions = rates
-        table.add_row(ARMS[arm], f"{one.entered:,}", f"{one.visits:,}", visits, f"{one.conversions:,}", conversions)
+        table.add_row(
+            ARMS[arm], f"{result.entered:,}", f"{result.visits:,}", visits, f"{result.conversions:,}", conversions
+        )
     Console().print(table)
 
 

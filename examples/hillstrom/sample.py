@@ -26,9 +26,9 @@ def write_sample(file: Path, planted: Mapping[str, Figures] = PLANTED, seed: int
     """Write a file with exactly these figures by arm, in an order that follows from `seed`."""
     draw = random.Random(seed)
     rows: list[dict[str, object]] = []
-    for arm, told in planted.items():
-        for number in range(told.entered):
-            bought = number < told.conversions  # who buys has visited
+    for arm, figures in planted.items():
+        for number in range(figures.entered):
+            bought = number < figures.conversions  # who buys has visited
             rows.append(
                 {
                     "recency": draw.randint(1, 12),
@@ -40,7 +40,7 @@ def write_sample(file: Path, planted: Mapping[str, Figures] = PLANTED, seed: int
                     "newbie": draw.randint(0, 1),
                     "channel": draw.choice(["Phone", "Web", "Multichannel"]),
                     "segment": ARMS[arm],
-                    "visit": int(number < told.visits),
+                    "visit": int(number < figures.visits),
                     "conversion": int(bought),
                     "spend": f"{draw.uniform(29.99, 499):.2f}" if bought else "0",
                 }

@@ -60,13 +60,13 @@ def test_a_population_is_the_same_for_the_same_seed_and_has_keys_of_its_own() ->
     some = list(documents(50))
     assert some == list(documents(50))
     assert some != list(documents(50, seed=1))
-    assert len({one["_id"] for one in some}) == 50
+    assert len({item["_id"] for item in some}) == 50
 
 
 def test_the_naive_way_enrols_matching_users_and_mongod_counts_its_commands(database: Database[dict[str, Any]]) -> None:
     population = list(documents(300))
     database["users"].insert_many(population)
-    keys = [str(one["_id"]) for one in population]
+    keys = [str(member["_id"]) for member in population]
     ways = [NaiveWay(database, keys, audience, AS_OF) for audience in (ONE_PERCENT, ONE_FIFTH)]
     few, many = side_by_side(database, ways, rounds=1)
     assert 0 < few.passes[0].matched < many.passes[0].matched < 150
@@ -80,7 +80,7 @@ def test_bench_audiences_match_the_shares_in_their_names() -> None:
     population = list(documents(2_000))
 
     shares = {
-        name: sum(matches(yaml.safe_load(audience), one, AS_OF) for one in population) / len(population)
+        name: sum(matches(yaml.safe_load(audience), member, AS_OF) for member in population) / len(population)
         for name, audience in AUDIENCES.items()
     }
     assert 0.005 < shares["1%"] < 0.02

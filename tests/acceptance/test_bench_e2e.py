@@ -110,8 +110,8 @@ def test_listmonk_is_in_the_same_table_if_it_was_measured() -> None:
 
 
 def test_a_late_sink_is_judged_by_what_the_connections_allow() -> None:
-    told = [(LATE, 16, [replace(ONE, users=16_000, last=125.0)]), (HANGING, 16, [replace(ONE, doubled=1)])]
-    table = e2e_tables.late(told)
+    reported = [(LATE, 16, [replace(ONE, users=16_000, last=125.0)]), (HANGING, 16, [replace(ONE, doubled=1)])]
+    table = e2e_tables.late(reported)
     assert "| 100 ms late | 16,000 | 128.0 (128.0 to 128.0) | 16 | 160 | 80% |" in table
     assert "| 16 | 54 |" in table
     assert "| 0, 1 |" in table

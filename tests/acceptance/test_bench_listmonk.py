@@ -67,8 +67,8 @@ def api() -> Iterator[tuple[Api, str]]:
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, told = own.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            data = json.dumps(told).encode()
+            code, answer = own.answer(self.command, self.path, body, self.headers.get("Authorization"))
+            data = json.dumps(answer).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -97,8 +97,8 @@ def test_one_campaign_goes_to_the_imported_users_and_leaves_nothing(
         assert server.now()["recipients"] == 5
     assert (sent.users, sent.missing, sent.doubled, sent.cost) == (5, 0, 0, None)
     assert 0 < sent.first <= sent.last
-    asked = [(method, path) for method, path, _ in own.requests if method != "GET"]
-    assert asked == [
+    requests_made = [(method, path) for method, path, _ in own.requests if method != "GET"]
+    assert requests_made == [
         ("PUT", "/api/settings"),
         ("POST", "/api/lists"),
         ("POST", "/api/import/subscribers"),

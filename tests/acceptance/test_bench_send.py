@@ -21,7 +21,7 @@ def test_a_launch_reaches_everybody_once_and_settles_all(
 ) -> None:
     population = list(documents(60))
     database["users"].insert_many(population)
-    wanted = sum(not one["unsubscribed"] for one in population)
+    count = sum(not user["unsubscribed"] for user in population)
     addresses = {
         "services.mongo_url": services.mongo_url,
         "services.broker_url": services.broker_url,
@@ -33,14 +33,14 @@ def test_a_launch_reaches_everybody_once_and_settles_all(
             launch.prepare()
             launch.enter()
             launch.deliver()
-            assert launch.ends() == {"sent": wanted}
+            assert launch.ends() == {"sent": count}
             launch.end()
-            assert database["enrolments"].count_documents({"state": "ended"}) == wanted
+            assert database["enrolments"].count_documents({"state": "ended"}) == count
         finally:
             launch.close()
         taken = server.taken()
-    assert (taken["mails"], taken["recipients"], taken["repeated"]) == (wanted, wanted, 0)
-    assert 1_600 < taken["bytes"] / wanted < 2_000, "a mail has about 1.8 kB"
+    assert (taken["mails"], taken["recipients"], taken["repeated"]) == (count, count, 0)
+    assert 1_600 < taken["bytes"] / count < 2_000, "a mail has about 1.8 kB"
     assert "{{ user.first_name }}" in BODY
 
 

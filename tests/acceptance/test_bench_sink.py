@@ -84,8 +84,8 @@ def test_a_hanging_connection_is_greeted_late_and_delays_no_other() -> None:
         assert third.mail(b"u1@big.example") == b"250 taken\r\n"
         assert second.hear().startswith(b"220")
         assert second.mail(b"u2@big.example") == b"250 taken\r\n"
-        for one in (first, second, third):
-            one.close()
+        for item in (first, second, third):
+            item.close()
 
 
 def test_the_longest_time_without_a_mail_counts_from_the_first_mail() -> None:

@@ -163,8 +163,8 @@ def test_a_real_process_prints_and_logs_no_marked_data(installation: Installatio
         "TIDEGATE_EMAIL__PASSWORD": SMTP_PASSWORD,
     }
     (installation.folder / "users.csv").write_text("\n".join(rows().splitlines()[:41]) + "\n")
-    told = installation.call("import", "users", "users.csv", "-w", "shop")
-    assert told.code == 0, told.err
+    result = installation.call("import", "users", "users.csv", "-w", "shop")
+    assert result.code == 0, result.err
     process = installation.running()
     world.apply({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one", "body": "{{ user.note }}"}]})
     world.launch("hello")
@@ -172,7 +172,7 @@ def test_a_real_process_prints_and_logs_no_marked_data(installation: Installatio
     assert installation.call("campaign", "report", "hello").code == 0
     assert installation.end(process, signal.SIGTERM) == 0
     clean(log_text(installation.folder))
-    clean(installation.said() + told.out + told.err)
+    clean(installation.said() + result.out + result.err)
 
 
 @pytest.fixture

@@ -35,10 +35,10 @@ def test_a_mistake_in_a_campaign_is_reported_with_its_place_and_a_suggestion(
     tidegate: Tidegate, installation: Installation
 ) -> None:
     (installation.folder / "hello.yaml").write_text(CAMPAIGN)
-    told = tidegate("campaign", "apply", "hello.yaml")
-    short(told)
-    assert (told.code, told.out) == (2, "")
-    assert re.search(r"hello\.yaml:6:7: .*plann.*did you mean plan\?", told.err)
+    result = tidegate("campaign", "apply", "hello.yaml")
+    short(result)
+    assert (result.code, result.out) == (2, "")
+    assert re.search(r"hello\.yaml:6:7: .*plann.*did you mean plan\?", result.err)
     assert installation.world.app.stores.campaigns.everything() == []
 
 
@@ -65,10 +65,10 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
     path = installation.folder / file
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(text)
-    told = tidegate("campaign", "apply", "hello.yaml")
-    assert told.code == 2
-    assert place in told.err
-    assert "Traceback" not in told.err
+    result = tidegate("campaign", "apply", "hello.yaml")
+    assert result.code == 2
+    assert place in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(
@@ -105,31 +105,31 @@ def test_a_mistake_in_any_file_has_path_line_and_column(
     ],
 )
 def test_a_missing_or_unreadable_thing_exits_2_with_three_lines(tidegate: Tidegate, words: str) -> None:
-    told = tidegate(*words.split())
-    assert (told.code, told.out) == (2, "")
-    short(told)
+    result = tidegate(*words.split())
+    assert (result.code, result.out) == (2, "")
+    short(result)
 
 
 def test_an_erasure_needs_confirmation(tidegate: Tidegate, installation: Installation) -> None:
     installation.world.user("u")
-    told = tidegate("user", "erase", "u", "-w", "shop")
-    assert told.code == 2
-    assert "--yes" in told.err
+    result = tidegate("user", "erase", "u", "-w", "shop")
+    assert result.code == 2
+    assert "--yes" in result.err
     assert tidegate("user", "show", "u", "-w", "shop").code == 0
 
 
 def test_a_command_that_the_campaign_state_forbids_exits_2(tidegate: Tidegate, installation: Installation) -> None:
     installation.world.apply({"campaign": "hello"})
-    told = tidegate("campaign", "pause", "hello")
-    assert told.code == 2
-    short(told)
-    assert told.err == ("tidegate: shop/hello is draft: it cannot be paused\n  tidegate campaign launch starts it\n")
+    result = tidegate("campaign", "pause", "hello")
+    assert result.code == 2
+    short(result)
+    assert result.err == ("tidegate: shop/hello is draft: it cannot be paused\n  tidegate campaign launch starts it\n")
 
 
 def test_rejected_rows_above_the_limit_exit_1(tidegate: Tidegate, installation: Installation) -> None:
     (installation.folder / "users.csv").write_text("user_id,age\na,1\nb,many\n")
-    told = tidegate("import", "users", "users.csv", "-w", "shop")
-    assert told.code == 1
+    result = tidegate("import", "users", "users.csv", "-w", "shop")
+    assert result.code == 1
     assert tidegate("import", "users", "users.csv", "-w", "shop", "--max-rejects", "1", "--restart").code == 0
 
 
@@ -138,20 +138,20 @@ def test_a_service_that_does_not_answer_exits_3(
 ) -> None:
     address = "mongodb://app:hunter2@127.0.0.1:9/?timeoutMS=500"
     monkeypatch.setenv("TIDEGATE_SERVICES__MONGO_URL", address)
-    told = tidegate("campaign", "list")
-    short(told)
-    assert (told.code, told.out) == (3, "")
-    assert "hunter2" not in told.err
+    result = tidegate("campaign", "list")
+    short(result)
+    assert (result.code, result.out) == (3, "")
+    assert "hunter2" not in result.err
 
 
 def test_a_missing_service_is_reported_with_a_remedy(
     tidegate: Tidegate, monkeypatch: pytest.MonkeyPatch, installation: Installation
 ) -> None:
     monkeypatch.delenv("TIDEGATE_SERVICES__MONGO_URL")
-    told = tidegate("campaign", "list")
-    short(told)
-    assert told.code == 3
-    assert "tidegate up" in told.err
+    result = tidegate("campaign", "list")
+    short(result)
+    assert result.code == 3
+    assert "tidegate up" in result.err
 
 
 def test_an_interrupted_command_exits_130_without_further_output(installation: Installation) -> None:
@@ -230,14 +230,14 @@ def test_a_broken_workspace_file_affects_only_its_own_campaigns(tidegate: Tidega
     assert tidegate("campaign", "plan", "mine").code == 0
     assert tidegate("explain", "mine", "u").code == 0
     assert tidegate("campaign", "launch", "mine").code == 0
-    told = tidegate("check", "--indexes")
-    assert told.code == 0
-    assert "campaign shop/mine: audience: " in told.out
-    assert f"campaign other/theirs: cannot be read: conf/{place}" in told.out
+    result = tidegate("check", "--indexes")
+    assert result.code == 0
+    assert "campaign shop/mine: audience: " in result.out
+    assert f"campaign other/theirs: cannot be read: conf/{place}" in result.out
     for words in ("campaign plan theirs", "explain theirs v", "import users u.csv -w other", "migrate"):
-        told = tidegate(*words.split())
-        assert (told.code, told.out) == (2, "")
-        assert place in told.err, "who needs the file is told where it is wrong"
+        result = tidegate(*words.split())
+        assert (result.code, result.out) == (2, "")
+        assert place in result.err, "who needs the file is told where it is wrong"
     process = installation.start("clock", "run")
     assert process.wait(60) == 2, "a process works on every workspace"
     assert place in installation.said()

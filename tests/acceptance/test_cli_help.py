@@ -55,9 +55,9 @@ def test_the_commands_are_those_of_the_front_door() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_help_of_a_command_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([*name.split(), "--help"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert f"Example: tidegate {name}" in told
-    assert len(told.split("Usage:")[1].split("Options")[0].split()) > 6, "it says what it does"
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Example: tidegate {name}" in text
+    assert len(text.split("Usage:")[1].split("Options")[0].split()) > 6, "it says what it does"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,18 +69,18 @@ def test_the_page_about_the_command_line_has_every_command_with_an_example(name:
 def test_a_wrong_option_or_command_exits_2_with_three_lines(
     words: str, tidegate: Tidegate, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = tidegate(*words.split(), "--no-such-option")
-    assert (told.code, told.out) == (2, "")
-    assert 1 <= len(told.err.splitlines()) <= 3
-    assert told.err.startswith("tidegate: No such")
-    assert "--help" in told.err
+    result = tidegate(*words.split(), "--no-such-option")
+    assert (result.code, result.out) == (2, "")
+    assert 1 <= len(result.err.splitlines()) <= 3
+    assert result.err.startswith("tidegate: No such")
+    assert "--help" in result.err
 
 
 @pytest.mark.parametrize("words", ["", "campaign", "clock"])
 def test_a_group_without_a_command_exits_2_with_its_help_on_stderr(words: str, tidegate: Tidegate) -> None:
-    told = tidegate(*words.split())
-    assert (told.code, told.out) == (2, "")
-    assert "Usage:" in told.err
+    result = tidegate(*words.split())
+    assert (result.code, result.out) == (2, "")
+    assert "Usage:" in result.err
 
 
 def test_the_version_names_the_versions_of_the_services(installation: object) -> None:

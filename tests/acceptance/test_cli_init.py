@@ -16,8 +16,8 @@ def fresh(installation: Installation) -> Installation:
     shutil.rmtree(home)
     home.parent.mkdir(exist_ok=True)
     installation.folder = home.parent
-    told = installation.call("init", home.name)
-    assert told.code == 0, told.err
+    result = installation.call("init", home.name)
+    assert result.code == 0, result.err
     installation.folder = home
     return installation
 
@@ -28,7 +28,7 @@ def test_init_writes_files_that_every_command_accepts_and_overwrites_none(fresh:
     assert fresh.call("policy", "check").code == 0
     settings = fresh.folder / "conf" / "settings.yaml"
     settings.write_text("# mine\n")
-    told = fresh.call("init")
-    assert (told.code, told.out) == (2, "")
-    assert "exists" in told.err
+    result = fresh.call("init")
+    assert (result.code, result.out) == (2, "")
+    assert "exists" in result.err
     assert settings.read_text() == "# mine\n"

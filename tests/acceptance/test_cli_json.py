@@ -67,21 +67,21 @@ def test_each_command_with_json_is_called_here() -> None:
 
 @pytest.mark.parametrize("name", WITH_JSON)
 def test_stdout_is_one_document(name: str, live: Installation, tidegate: Tidegate) -> None:
-    told = tidegate(*CALLS[name].split(), "--json")
+    result = tidegate(*CALLS[name].split(), "--json")
     codes = {"check": {0, 1, 3}, "status": {1}}  # no process runs here or elsewhere
-    assert told.code in codes.get(name, {0}), told.err
-    assert isinstance(json.loads(told.out), dict | list)
+    assert result.code in codes.get(name, {0}), result.err
+    assert isinstance(json.loads(result.out), dict | list)
 
 
 def test_a_plan_has_the_numbers_of_the_launch(live: Installation, tidegate: Tidegate) -> None:
-    told = tidegate("campaign", "plan", "hello", "--json").document
-    assert told["as_of"] == format_instant(START)
-    assert (told["users"], told["audience"], told["holdout"]) == (10, 6, 0.1)
-    assert (told["slices"], told["batch"], told["cost"], told["reads_events"]) == (1, 1000, "quick", False)
-    assert (told["profile"], told["lane"], told["deliver_lane"]) == ("default", "fast", "deliver")
+    answer = tidegate("campaign", "plan", "hello", "--json").document
+    assert answer["as_of"] == format_instant(START)
+    assert (answer["users"], answer["audience"], answer["holdout"]) == (10, 6, 0.1)
+    assert (answer["slices"], answer["batch"], answer["cost"], answer["reads_events"]) == (1, 1000, "quick", False)
+    assert (answer["profile"], answer["lane"], answer["deliver_lane"]) == ("default", "fast", "deliver")
     live.world.launch("hello")
     live.world.settle()
-    assert len(live.world.enrolments("hello")) == told["audience"]
+    assert len(live.world.enrolments("hello")) == answer["audience"]
 
 
 def test_a_plan_of_a_slow_audience_counts_each_user(live: Installation, tidegate: Tidegate) -> None:
@@ -89,14 +89,14 @@ def test_a_plan_of_a_slow_audience_counts_each_user(live: Installation, tidegate
         live.world.event(user, "Order Completed", START - 1)
     audience = {"event": {"name": "Order Completed", "within": "30d"}}
     live.world.apply({"campaign": "slow", "audience": audience})
-    told = tidegate("campaign", "plan", "slow", "--json").document
-    assert (told["audience"], told["reads_events"], told["cost"], told["lane"]) == (2, True, "slow", "slow")
+    answer = tidegate("campaign", "plan", "slow", "--json").document
+    assert (answer["audience"], answer["reads_events"], answer["cost"], answer["lane"]) == (2, True, "slow", "slow")
 
 
 def test_a_launch_refuses_an_audience_of_another_size(live: Installation, tidegate: Tidegate) -> None:
-    told = tidegate("campaign", "launch", "hello", "--expect", "8")
-    assert told.code == 2
-    assert "6 users" in told.err
+    result = tidegate("campaign", "launch", "hello", "--expect", "8")
+    assert result.code == 2
+    assert "6 users" in result.err
     assert live.world.state("hello") == "draft"
     assert tidegate("campaign", "launch", "hello", "--expect", "8", "--drift", "25").code == 0
     assert live.world.state("hello") == "scheduled"
@@ -105,21 +105,21 @@ def test_a_launch_refuses_an_audience_of_another_size(live: Installation, tidega
 def test_a_report_has_enrolments_messages_and_runs(live: Installation, tidegate: Tidegate) -> None:
     live.world.launch("hello")
     live.world.settle()
-    told = tidegate("campaign", "report", "hello", "--json").document
-    held = told["holdout"]
-    assert (told["state"], told["entered"], told["active"], told["adds_up"]) == ("live", 6, 0, True)
-    assert told["exited"] == {"completed": 6}
+    answer = tidegate("campaign", "report", "hello", "--json").document
+    held = answer["holdout"]
+    assert (answer["state"], answer["entered"], answer["active"], answer["adds_up"]) == ("live", 6, 0, True)
+    assert answer["exited"] == {"completed": 6}
     states = {"sent": 6 - held} | ({"skipped(holdout)": held} if held else {})
-    assert told["messages"] == {"one": {"decided": 6, **states}}
-    assert {run["kind"] for run in told["runs"]} >= {"launch"}
+    assert answer["messages"] == {"one": {"decided": 6, **states}}
+    assert {run["kind"] for run in answer["runs"]} >= {"launch"}
 
 
 def test_an_apply_reports_the_changes_and_a_dry_run_makes_none(live: Installation, tidegate: Tidegate) -> None:
     file = live.folder / "campaigns" / "hello.yaml"
     file.write_text(file.read_text().replace("plan: free", "plan: pro"))
-    told = tidegate("campaign", "apply", str(file), "--dry-run", "--json").document
-    assert (told[0]["revision"], told[0]["created"]) == (2, False)
-    assert told[0]["changes"]
+    answer = tidegate("campaign", "apply", str(file), "--dry-run", "--json").document
+    assert (answer[0]["revision"], answer[0]["created"]) == (2, False)
+    assert answer[0]["changes"]
     assert live.world.record("hello").revision == 1
     assert tidegate("campaign", "apply", str(file)).code == 0
     assert live.world.record("hello").revision == 2

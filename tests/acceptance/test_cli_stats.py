@@ -34,16 +34,16 @@ def test_every_process_records_its_measurements_even_of_its_last_seconds(
     installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
     assert installation.end(process, signal.SIGINT) == 130
     assert {"clock", "all"} <= set(world.database.stats.distinct("process"))
-    told = tidegate("stats", "--json").document
-    asked = {one["query"]: one for one in told["queries"]}
-    read = asked["users.read_range"]
+    answer = tidegate("stats", "--json").document
+    by_query = {row["query"]: row for row in answer["queries"]}
+    read = by_query["users.read_range"]
     assert (read["documents"], read["failed"]) == (60, 0)
     assert read["calls"] >= 1
     assert read["worst"]["campaign"] == "hello"
     assert 0 < read["median_seconds"] <= read["p95_seconds"] <= read["p99_seconds"]
     assert read["worst"]["seconds"] >= read["p99_seconds"]
-    assert {"enrolments.enter_alike", "deliveries.settle_and_mark", "slices.waiting", "runs.undecided"} <= set(asked)
-    (campaign,) = told["campaigns"]
+    assert {"enrolments.enter_alike", "deliveries.settle_and_mark", "slices.waiting", "runs.undecided"} <= set(by_query)
+    (campaign,) = answer["campaigns"]
     assert (campaign["campaign"], campaign["looked_at"], campaign["messages"]) == ("hello", 60, 50)
     assert campaign["looked_at_per_message"] == pytest.approx(1.2)
     assert (campaign["inactivity"], campaign["inactivity_advised"]) == ("45d", None)
@@ -60,10 +60,10 @@ def test_stats_prints_three_tables(
     world.app.statistics_recorder.start("test")
     world.settle()
     world.app.statistics_recorder.stop()
-    told = tidegate("stats")
-    assert told.code == 0
+    result = tidegate("stats")
+    assert result.code == 0
     words = ("named queries", "users.read_range", "batch sizes", "user cache:", "evaluations a message", "shop/hello")
-    assert all(one in told.out for one in (*words, "too little"))
+    assert all(item in result.out for item in (*words, "too little"))
 
 
 def test_a_campaign_with_many_evaluations_per_message_comes_first(
@@ -76,10 +76,10 @@ def test_a_campaign_with_many_evaluations_per_message_comes_first(
         world.apply({"campaign": name, "kind": "one_off", "audience": {"plan": plan}})
         world.launch(name)
     world.settle()
-    told = tidegate("stats", "--json").document["campaigns"]
-    assert [one["campaign"] for one in told] == ["nobody", "few", "many"]
-    assert told[0]["looked_at_per_message"] is None
-    assert told[1]["looked_at_per_message"] > told[2]["looked_at_per_message"]
+    answer = tidegate("stats", "--json").document["campaigns"]
+    assert [row["campaign"] for row in answer] == ["nobody", "few", "many"]
+    assert answer[0]["looked_at_per_message"] is None
+    assert answer[1]["looked_at_per_message"] > answer[2]["looked_at_per_message"]
     assert len(tidegate("stats", "--campaigns", "1", "--json").document["campaigns"]) == 1
     assert tidegate("stats", "-w", "nosuch", "--json").code == 2
 
@@ -92,16 +92,16 @@ def test_an_inactivity_window_is_advised_from_enough_enrolments(installation: In
     world.launch("series")
     world.settle()
     world.after("4d")
-    (told,) = tidegate("stats", "--json").document["campaigns"]
-    assert told["quiet_stretches"] == 640
-    assert (told["inactivity"], told["inactivity_advised"]) == ("45d", "4d")
+    (answer,) = tidegate("stats", "--json").document["campaigns"]
+    assert answer["quiet_stretches"] == 640
+    assert (answer["inactivity"], answer["inactivity_advised"]) == ("45d", "4d")
 
 
 @pytest.mark.parametrize("within", ["1", "soon", "-1h"])
 def test_an_unreadable_duration_exits_2(within: str, tidegate: Tidegate) -> None:
-    told = tidegate("stats", f"--within={within}")
-    assert told.code == 2
-    assert "--within" in told.err
+    result = tidegate("stats", f"--within={within}")
+    assert result.code == 2
+    assert "--within" in result.err
 
 
 def test_stats_show_cache_hits_and_the_cache_content(make_world: Callable[..., World], services: Any) -> None:
@@ -117,9 +117,9 @@ def test_stats_show_cache_hits_and_the_cache_content(make_world: Callable[..., W
         with measured("cache.read") as call:
             batches = cache.scan("shop", "0", HIGHEST, frozenset(), world.app.campaign_cache.catalogue("shop"))
             assert batches is not None
-            call.documents = sum(len(one.rows) for one in batches)
+            call.documents = sum(len(batch.rows) for batch in batches)
     world.app.statistics_recorder.stop()
-    told = installation.call("stats", "--json").document["cache"]
-    assert (told["read"], told["loaded"], told["hit_rate"]) == (160, 40, 0.75)
-    assert told["memory"]["used"] > 0
+    answer = installation.call("stats", "--json").document["cache"]
+    assert (answer["read"], answer["loaded"], answer["hit_rate"]) == (160, 40, 0.75)
+    assert answer["memory"]["used"] > 0
     assert "75.00% of 160 users" in installation.call("stats").out

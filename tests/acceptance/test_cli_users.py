@@ -55,9 +55,9 @@ def test_explain_refuses_an_unknown_user_and_knows_one_that_was_erased(shop: Wor
     shop.launch("series")
     shop.settle()
     for form in ((), ("--json",)):
-        told = tidegate("explain", "series", "nobody", *form)
-        assert (told.code, told.out) == (2, "")
-        assert told.err.startswith("tidegate: there is no user nobody in shop\n")
+        result = tidegate("explain", "series", "nobody", *form)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("tidegate: there is no user nobody in shop\n")
     assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
     shop.settle()
     gone = explained(tidegate, "sam")
@@ -85,7 +85,7 @@ def test_explain_shows_a_waiting_enrolment_and_its_next_evaluation(shop: World, 
     assert explanation["now"].startswith(f"waits until {format_instant(START + 3 * DAY)}")
     assert explanation["next_look"] == format_instant(START + 3 * DAY)
     (enrolment,) = explanation["stays"]
-    assert [(one["message"], one["state"]) for one in enrolment["messages"]] == [("one", "sent")]
+    assert [(row["message"], row["state"]) for row in enrolment["messages"]] == [("one", "sent")]
     assert "next evaluation by time" in tidegate("explain", "series", "sam").out
 
 
@@ -96,19 +96,19 @@ def test_explain_shows_why_an_enrolment_ended(shop: World, tidegate: Tidegate) -
     explanation = explained(tidegate, "sam")
     assert "completed" in explanation["now"]
     assert "enters this campaign once" in explanation["now"]
-    assert [one["message"] for one in explanation["stays"][0]["messages"]] == ["one", "two"]
+    assert [row["message"] for row in explanation["stays"][0]["messages"]] == ["one", "two"]
 
 
 def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, tidegate: Tidegate) -> None:
-    told = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
-    assert (told.code, told.out) == (0, ""), told.err
+    result = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
+    assert (result.code, result.out) == (0, ""), result.err
     (path,) = (shop.settings.maildir / "new").iterdir()
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert (mail["To"], mail["Subject"]) == ("me@office.example", "Hello sam")
     assert "Plan: free" in path.read_text()
     assert shop.enrolments("series") == []
-    assert told.err.startswith("a mail to me@office.example is in ")
-    assert "nothing is sent" in told.err, "a Maildir sends nothing"
+    assert result.err.startswith("a mail to me@office.example is in ")
+    assert "nothing is sent" in result.err, "a Maildir sends nothing"
     wrong = tidegate("campaign", "test-send", "series", "three", "--user", "sam", "--to", "me@office.example")
     assert wrong.code == 2
     assert "one, two" in wrong.err
@@ -116,15 +116,15 @@ def test_a_test_send_goes_to_another_address_and_is_not_recorded(shop: World, ti
 
 
 def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tidegate) -> None:
-    told = tidegate("campaign", "preview", "series", "--user", "sam")
-    assert told.code == 0, told.err
-    assert "To: sam@x.example\nSubject: Hello sam\n" in told.out
-    assert told.out.endswith("\nPlan: free\n")
+    result = tidegate("campaign", "preview", "series", "--user", "sam")
+    assert result.code == 0, result.err
+    assert "To: sam@x.example\nSubject: Hello sam\n" in result.out
+    assert result.out.endswith("\nPlan: free\n")
     assert tidegate("campaign", "preview", "series", "--text").out == "Plan: sample\n"
     assert "Plan" not in tidegate("campaign", "preview", "series", "--headers", "--message", "two").out
     page, mail = shop.folder / "mail.html", shop.folder / "mail.eml"
-    told = tidegate("campaign", "preview", "series", "--empty", "--html", str(page), "--eml", str(mail))
-    assert (told.code, told.out) == (0, "")
+    result = tidegate("campaign", "preview", "series", "--empty", "--html", str(page), "--eml", str(mail))
+    assert (result.code, result.out) == (0, "")
     assert page.read_text().rstrip() == "<p>Plan: </p>"
     assert email.message_from_bytes(mail.read_bytes(), policy=email.policy.default)["Subject"] == "Hello sample-1"
     shop.user("lea", plan="free", email="lea@nowhere")
@@ -133,8 +133,8 @@ def test_a_preview_shows_a_message_and_sends_nothing(shop: World, tidegate: Tide
         "note: lea gets no mail. The e-mail address is not valid: mails are skipped (no_address)\n"
     )
     assert tidegate(*PREVIEW, "kim").err == "note: kim gets no mail. Unsubscribed: mails are skipped (suppressed)\n"
-    told = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
-    assert told.document["html"].rstrip() == "<p>Plan: sample</p>"
+    result = tidegate("campaign", "preview", str(shop.folder / "campaigns" / "series.yaml"), "--json")
+    assert result.document["html"].rstrip() == "<p>Plan: sample</p>"
     assert not list(shop.settings.maildir.glob("new/*"))
     for words in (("nobody",), ("series", "--user", "nobody"), ("series", "--message", "three")):
         assert tidegate("campaign", "preview", *words).code == 2
@@ -152,8 +152,8 @@ def test_test_send_preview_explain_and_report_name_a_failing_template(shop: Worl
         ("test-send", "broken", "one", "--user", "sam", "--to", "me@office.example"),
         ("preview", "broken", "--user", "sam"),
     ):
-        told = tidegate("campaign", *words)
-        assert (told.code, told.err.splitlines()[0]) == (2, f"tidegate: the message cannot be made: {reason}")
+        result = tidegate("campaign", *words)
+        assert (result.code, result.err.splitlines()[0]) == (2, f"tidegate: the message cannot be made: {reason}")
     shop.launch("broken")
     shop.settle()
     assert f"one: failed ({reason})" in tidegate("explain", "broken", "sam").out
@@ -167,21 +167,21 @@ def test_a_user_can_be_shown_and_erased_for_good(shop: World, tidegate: Tidegate
     shop.app.imports("shop").lists.add("vip", [user_key("shop", "sam")])
     shop.launch("series")
     shop.settle()
-    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
-    assert told["user"]["email"] == "sam@x.example"
-    assert told["stays"] == [{"campaign": "series", "entry": 1, "state": "active"}]
-    assert [one["n"] for one in told["events"]] == ["Order Completed"]
+    answer = tidegate("user", "show", "sam", "-w", "shop", "--json").document
+    assert answer["user"]["email"] == "sam@x.example"
+    assert answer["stays"] == [{"campaign": "series", "entry": 1, "state": "active"}]
+    assert [row["n"] for row in answer["events"]] == ["Order Completed"]
     assert tidegate("user", "erase", "sam", "-w", "shop", "--yes").code == 0
     shop.settle()
     assert str(shop.enrolment("series", "sam").reason) == "deleted"
-    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document
-    assert told["events"] == []
+    answer = tidegate("user", "show", "sam", "-w", "shop", "--json").document
+    assert answer["events"] == []
     assert shop.database["list_members"].count_documents({}) == 0
-    assert "sam@x.example" not in str(told)
-    told = tidegate(*PREVIEW, "sam")
-    assert (told.code, told.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
-    told = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
-    assert (told.code, told.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
+    assert "sam@x.example" not in str(answer)
+    answer = tidegate(*PREVIEW, "sam")
+    assert (answer.code, answer.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
+    answer = tidegate("campaign", "test-send", "series", "one", "--user", "sam", "--to", "me@office.example")
+    assert (answer.code, answer.err) == (2, "tidegate: there is no user sam in shop: deleted\n")
     assert shop.database["users"].count_documents({"email": "sam@x.example"}) == 0
 
 
@@ -190,8 +190,8 @@ def test_a_suppressed_address_is_shown_explained_and_can_be_lifted(shop: World, 
     shop.app.stores.suppressions.add("shop", [Bounced("sam@x.example", "smtp_550", shop.record("series").uid, "one")])
     shop.settle()
     assert shop.ends("series", "sam") == [("one", "skipped", "suppressed")]
-    told = tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"]
-    assert (told["reason"], told["campaign"], told["message"]) == ("smtp_550", "series", "one")
+    answer = tidegate("user", "show", "sam", "-w", "shop", "--json").document["suppressed"]
+    assert (answer["reason"], answer["campaign"], answer["message"]) == ("smtp_550", "series", "one")
     assert "the address is suppressed" in tidegate("user", "show", "sam", "-w", "shop").out
     words = tidegate("explain", "series", "sam").out
     assert "mail to the address bounced (smtp_550) at " in words
@@ -213,8 +213,8 @@ def test_a_search_without_a_result_says_where_to_look(shop: World, tidegate: Tid
         ("user:pat event:batch.*", "tidegate explain CAMPAIGN pat"),
         ("'campaign:two words' user:hh/1", "tidegate explain 'two words' hh/1"),
     ):
-        told = tidegate("logs", "search", query, "--files")
-        assert f"`{command}` says why" in told.err
+        result = tidegate("logs", "search", query, "--files")
+        assert f"`{command}` says why" in result.err
         assert json.loads(tidegate("logs", "search", query, "--files", "--json").out) == []
     assert "explain" not in tidegate("logs", "search", "campaign:series", "--files").err
 
@@ -238,10 +238,10 @@ def test_check_shows_the_mail_server_and_the_cost_of_short_times(
 
 def test_campaign_time_never_goes_back(shop: World, tidegate: Tidegate) -> None:
     assert tidegate("clock", "advance", "--to", "2026-02-01", "--no-wait").code == 0
-    told = tidegate("clock", "advance", "--to", "2026-01-31")
-    assert told.code == 2
-    assert "forward" in told.err
-    assert len(told.err.splitlines()) <= 3
+    result = tidegate("clock", "advance", "--to", "2026-01-31")
+    assert result.code == 2
+    assert "forward" in result.err
+    assert len(result.err.splitlines()) <= 3
     assert tidegate("clock", "show", "--json").document == {
         "campaign_time": "2026-02-01T00:00:00.000Z",
         "set": True,
@@ -251,9 +251,9 @@ def test_campaign_time_never_goes_back(shop: World, tidegate: Tidegate) -> None:
 
 def test_an_advance_that_times_out_reports_the_pending_work(shop: World, tidegate: Tidegate) -> None:
     shop.launch("series")
-    told = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
-    assert told.code == 1
-    assert "series waits for its launch" in told.err
+    result = tidegate("clock", "advance", "--by", "1d", "--patience", "50ms")
+    assert result.code == 1
+    assert "series waits for its launch" in result.err
 
 
 def test_origins_show_the_source_of_each_setting_and_no_secret(
@@ -262,9 +262,9 @@ def test_origins_show_the_source_of_each_setting_and_no_secret(
     monkeypatch.setenv("TIDEGATE_SERVICES__BROKER_URL", "redis://app:hunter2@localhost:6379/0")
     monkeypatch.setenv("TIDEGATE_EMAIL__PASSWORD", "hunter3")
     for form in ((), ("--json",)):
-        told = tidegate("--set", "engine.tick=1s", "check", "--origin", *form)
-        assert told.code == 0
-        assert "hunter" not in told.out + told.err
+        result = tidegate("--set", "engine.tick=1s", "check", "--origin", *form)
+        assert result.code == 0
+        assert "hunter" not in result.out + result.err
     rows = {row["key"]: row for row in tidegate("--set", "engine.tick=1s", "check", "--origin", "--json").document}
     assert rows["engine.tick"]["value"] == "1s"
     assert "--" in rows["engine.tick"]["source"]
@@ -282,13 +282,13 @@ def test_dead_letters_can_be_listed_replayed_and_dropped(shop: World, tidegate: 
             broker.enqueue(message.copy(options={"max_retries": 0}))
         shop.app.__dict__["slice_decider"] = _Broken()
         _serve(shop, broker, lambda: len(list_dead(broker, "fast")) == 2)
-        found = tidegate("queue", "deadletters", "fast", "--json").document
-        assert {one["actor"] for one in found} == {"process_slice"}
-        assert {one["arguments"] for one in found} == {"slice-0", "slice-1"}
-        assert "ValueError" in found[0]["failure"]
+        letters = tidegate("queue", "deadletters", "fast", "--json").document
+        assert {letter["actor"] for letter in letters} == {"process_slice"}
+        assert {letter["arguments"] for letter in letters} == {"slice-0", "slice-1"}
+        assert "ValueError" in letters[0]["failure"]
         row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
         assert (row["ready"], row["dead"]) == (0, 2)
-        assert "1 messages" in tidegate("queue", "replay", "fast", found[0]["id"]).err
+        assert "1 messages" in tidegate("queue", "replay", "fast", letters[0]["id"]).err
         row = next(row for row in tidegate("queue", "list", "--json").document if row["queue"] == "fast")
         assert (row["ready"], row["dead"]) == (1, 1)
         assert "1 dead letters" in tidegate("queue", "drop", "fast").err

@@ -65,14 +65,16 @@ class Grocer:
         node = read(audience).find("audience")
         predicate = compile_predicate(parse_predicate(node, self.catalogue, ("audience",)), self.catalogue)
         documents = self.users.read_range("grocer", "0", "g", 10_000)
-        facts = self.events.fetch([str(one["_id"]) for one in documents], predicate.event_queries, as_of)
+        facts = self.events.fetch(
+            [str(raw_document["_id"]) for raw_document in documents], predicate.event_queries, as_of
+        )
         nothing = tuple(() for _ in predicate.event_queries)
-        found = set()
+        users = set()
         for document in documents:
             row = self.catalogue.row(document)
             if predicate.matches(row, facts.get(row.key, nothing), as_of):
-                found.add(int(user_id_of(row.key).removeprefix("hh-")))
-        return found
+                users.add(int(user_id_of(row.key).removeprefix("hh-")))
+        return users
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_the_users_who_match_on_a_day_are_those_the_oracle_mails(grocer: Grocer,
 
 def test_aggregates_equal_an_independent_computation(grocer: Grocer) -> None:
     documents = grocer.users.read_range("grocer", "0", "g", 10_000)
-    values = {one["u"]: int(one["g"].get("orders_value") or 0) for one in documents}
+    values = {document["u"]: int(document["g"].get("orders_value") or 0) for document in documents}
     sums = oracle.read_orders(DAY).group_by("household").sum().select("household", "cents").iter_rows()
     assert {user: cents for user, cents in values.items() if cents} == {
         f"hh-{hh}": cents for hh, cents in sums if cents

@@ -65,7 +65,9 @@ def test_only_workers_are_killed_and_never_the_main_process_of_a_fleet(superviso
     victims = chaos.supervised(supervisor.pid)
     assert all(not victim.children() for victim in victims)
     assert any("worker.py" in " ".join(victim.cmdline()[-1:]) for victim in victims)
-    assert [one.parent() in victims for one in chaos.kept(supervisor.pid)] == [False], "the child of `fleet` alone"
+    assert [process.parent() in victims for process in chaos.kept(supervisor.pid)] == [False], (
+        "the child of `fleet` alone"
+    )
 
 
 def test_a_killed_worker_is_replaced_and_reported(supervisor: subprocess.Popen[str]) -> None:
@@ -85,4 +87,4 @@ def test_without_workers_nothing_is_killed() -> None:
 
 def descendants(supervisor: subprocess.Popen[str]) -> list[psutil.Process]:
     """Return the processes below the supervisor: the guard, `alone`, `fleet` and its child."""
-    return [one for one in psutil.Process(supervisor.pid).children(recursive=True) if one.is_running()]
+    return [child for child in psutil.Process(supervisor.pid).children(recursive=True) if child.is_running()]

@@ -41,9 +41,9 @@ class Diary:
 
 
 def test_each_day_imports_its_events_then_advances_time_then_waits(tmp_path: Path) -> None:
-    diary, told = Diary(), list[replay.Progress]()
+    diary, progress = Diary(), list[replay.Progress]()
     window = data.Window(date(2017, 3, 1), date(2017, 3, 3))
-    replay.replay(diary, window, tmp_path, told.append)
+    replay.replay(diary, window, tmp_path, progress.append)
     campaigns = ["lapsed", "big-spender", "deli-no-seafood", "redeemed-and-back", "list-01"]
     assert diary.asked == [
         "users",
@@ -61,7 +61,7 @@ def test_each_day_imports_its_events_then_advances_time_then_waits(tmp_path: Pat
         f"advance {data.as_of(date(2017, 3, 3))}",
         "wait",
     ]
-    assert [(one.day, one.number, one.events) for one in told] == [
+    assert [(step.day, step.number, step.events) for step in progress] == [
         (day, number, len(data.events_of(day))) for number, day in enumerate(window.days(), start=1)
     ]
 
@@ -69,4 +69,4 @@ def test_each_day_imports_its_events_then_advances_time_then_waits(tmp_path: Pat
 def test_days_without_events_are_days_too(tmp_path: Path) -> None:
     diary = Diary()
     replay.replay(diary, data.Window(date(2016, 11, 14), date(2016, 11, 15)), tmp_path, lambda _: None)
-    assert [asked for asked in diary.asked if asked == "wait" or asked.startswith("events")] == ["wait", "wait"]
+    assert [call for call in diary.asked if call == "wait" or call.startswith("events")] == ["wait", "wait"]

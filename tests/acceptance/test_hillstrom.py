@@ -73,12 +73,12 @@ def test_the_reports_have_the_numbers_of_the_file_though_every_campaign_was_fini
     write_sample(file)
     assert perform(OneThread(world), file, tmp_path / "imports", said.append) == PLANTED
     assert said[1].startswith("all campaigns are finished")
-    told = {name: tidegate("campaign", "report", name, "--json").document for name in CAMPAIGNS}
-    assert {arm: table_row(told[f"{arm}-visits"], told[f"{arm}-purchases"]) for arm in ARMS} == PLANTED
-    assert {one["state"] for one in told.values()} == {"finished"}
-    assert {one["conversions"]["until"] for one in told.values()} == {"2008-03-20T14:00:00.000Z"}
-    assert told["mens-visits"]["conversions"]["treated"] == {"entered": 213, "converted": 39, "rate": 39 / 213}
-    assert told["control-visits"]["messages"] == {"nothing": {"decided": 213, "skipped(too_late)": 213}}
+    by_name = {name: tidegate("campaign", "report", name, "--json").document for name in CAMPAIGNS}
+    assert {arm: table_row(by_name[f"{arm}-visits"], by_name[f"{arm}-purchases"]) for arm in ARMS} == PLANTED
+    assert {report["state"] for report in by_name.values()} == {"finished"}
+    assert {report["conversions"]["until"] for report in by_name.values()} == {"2008-03-20T14:00:00.000Z"}
+    assert by_name["mens-visits"]["conversions"]["treated"] == {"entered": 213, "converted": 39, "rate": 39 / 213}
+    assert by_name["control-visits"]["messages"] == {"nothing": {"decided": 213, "skipped(too_late)": 213}}
     mailed = {mail.user for mail in world.mails()}
     assert len(world.mails()) == len(mailed) == PLANTED["mens"].entered + PLANTED["womens"].entered
     text = tidegate("campaign", "report", "womens-purchases").out
@@ -95,7 +95,7 @@ def test_the_files_hold_every_row_once_and_no_event_outside_the_two_weeks(tmp_pa
     assert (len(days), len(lines), len(set(lines))) == (DAYS, 183 + 12 + 140, 183 + 12 + 140)
     assert len((tmp_path / "out/users.ndjson").read_text().splitlines()) == 1_900
     assert all(path.stat().st_size for path in days), "each day has some"
-    moments = [one.visited_at for one in customers(file)]
+    moments = [customer.visited_at for customer in customers(file)]
     assert SENT < min(moments) < max(moments) + 600_000 < SENT + DAYS * DAY
     again = tmp_path / "again.csv"
     write_sample(again, planted, seed=1)

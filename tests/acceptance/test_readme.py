@@ -87,9 +87,9 @@ def test_the_sdist_makes_the_same_wheel_and_both_hold_the_files_of_the_engine(bu
 
 def test_the_extras_named_in_the_readme_exist() -> None:
     named = set(re.findall(r"tidegate\[(\w+)\]", "\n".join(block("Install"))))
-    told = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert named
-    assert all(re.search(rf"^{extra} = \[", told, re.MULTILINE) for extra in (*named, "parquet"))
+    assert all(re.search(rf"^{extra} = \[", text, re.MULTILINE) for extra in (*named, "parquet"))
 
 
 class Terminal:
@@ -102,9 +102,9 @@ class Terminal:
 
     def type(self, line: str) -> str:
         """Run a line to its end, as a shell does; a `cd` holds for later lines."""
-        told = done("bash", "-ec", f"{line}\npwd > {self.folder.parent}/.pwd", cwd=self.folder, env=self.env)
+        result = done("bash", "-ec", f"{line}\npwd > {self.folder.parent}/.pwd", cwd=self.folder, env=self.env)
         self.folder = Path((self.folder.parent / ".pwd").read_text().strip()) if "cd " in line else self.folder
-        return told
+        return result
 
     def begin(self, line: str) -> None:
         """Run a line that keeps running, and wait until it is ready."""
@@ -127,10 +127,10 @@ class Terminal:
     def mails(self) -> list[Path]:
         """Wait for at least two mails and return all."""
         pause, deadline = threading.Event(), time.monotonic() + PATIENCE
-        while len(found := list((self.folder / "var" / "maildir" / "new").glob("*"))) < 2:
+        while len(paths := list((self.folder / "var" / "maildir" / "new").glob("*"))) < 2:
             assert time.monotonic() < deadline, "".join(self.said)
             pause.wait(0.05)
-        return found
+        return paths
 
 
 @pytest.fixture
@@ -147,30 +147,30 @@ def terminal(programs: Path, tmp_path: Path) -> Iterator[Terminal]:
 @pytest.mark.long(seconds=25)
 @pytest.mark.timeout(280)
 def test_the_use_it_section_leads_to_two_mails_on_disk(terminal: Terminal, programs: Path) -> None:
-    told: dict[str, str] = {}
+    values: dict[str, str] = {}
     for line in block("Use it"):
         if line == "tidegate up":
             terminal.begin(line)
         else:
             if line.startswith("ls "):
                 terminal.mails()
-            told[line] = terminal.type(line)
+            values[line] = terminal.type(line)
     started = "".join(terminal.said)
     assert "starting mongo, broker, cache" in started
     assert "mails go to the Maildir var/maildir" in started
     assert re.search(r"clock +\| info +worker\.started: A process is up", started)
-    plan = told["tidegate campaign plan welcome-back"]
+    plan = values["tidegate campaign plan welcome-back"]
     assert "2 of 4 users" in plan
-    assert "is launched" in told["tidegate campaign launch welcome-back"]
-    assert "var/maildir" in told["tidegate campaign launch welcome-back"]
+    assert "is launched" in values["tidegate campaign launch welcome-back"]
+    assert "var/maildir" in values["tidegate campaign launch welcome-back"]
     mails = [path.read_text() for path in terminal.mails()]
-    assert len(mails) == len(told["ls var/maildir/new"].split()) == 2
+    assert len(mails) == len(values["ls var/maildir/new"].split()) == 2
     assert any("To: ada@example.org" in mail and "02 March 2025" in mail for mail in mails)
-    assert "passes  not unsubscribed: true" in told["tidegate explain welcome-back hh-1"]
-    assert "delivery.sent" in told["tidegate logs search 'campaign:welcome-back user:hh-1' --story"]
+    assert "passes  not unsubscribed: true" in values["tidegate explain welcome-back hh-1"]
+    assert "delivery.sent" in values["tidegate logs search 'campaign:welcome-back user:hh-1' --story"]
     assert terminal.up is not None
     assert terminal.up.wait(PATIENCE) == 0, "tidegate down has ended it"
-    left = [one for one in psutil.process_iter(["cwd"]) if one.info["cwd"] == str(terminal.folder)]
+    left = [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(terminal.folder)]
     assert left == []
     where = done(programs / "python", "-c", "import engine; print(engine.__file__)", cwd=terminal.folder)
     assert Path(where.strip()).is_relative_to(programs.parent)

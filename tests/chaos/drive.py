@@ -51,11 +51,11 @@ def _fork(order: dict[str, Any]) -> int:
 def _perform(order: dict[str, Any]) -> None:
     failpoints.arm(order["failpoints"])
     app = App(Settings.model_validate(order["settings"]))
-    asked: deque[tuple[str, str, str]] = deque()
-    app.hooks.messenger = Collected(asked)
+    calls: deque[tuple[str, str, str]] = deque()
+    app.hooks.messenger = Collected(calls)
     lanes = order.get("serves")
     serves = everywhere if lanes is None else lanes.__contains__
-    Performer(app, app.stores.database, asked).perform(order["steps"], serves=serves)
+    Performer(app, app.stores.database, calls).perform(order["steps"], serves=serves)
 
 
 def _told(status: int) -> str:

@@ -100,10 +100,10 @@ class Performer:
 
     def _feed(self) -> int:
         """Handle every change so far, as the feed process does, and return the number of changes."""
-        handled, wanted = 0, self.app.stores.feeds.now()
+        handled, target = 0, self.app.stores.feeds.now()
         while True:
             handled += self.app.change_feed.step(timedelta(milliseconds=5))
-            if self.app.stores.feeds.position() >= wanted:
+            if self.app.stores.feeds.position() >= target:
                 return handled
 
     def _survive(self, use: Callable[[], object]) -> int:

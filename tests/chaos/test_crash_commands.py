@@ -78,8 +78,8 @@ def test_no_user_is_lost_between_halves_cut_at_different_places(
     ]  # the other users came too late
     assert ahead
     assert [user for user, _ in world.sent()] == sorted({*USERS, *ahead} - {"u3"})
-    slices = {one["_id"]: one for one in world.database["slices"].find({"kind": "audience"})}
-    for one in slices.values():
-        if one["state"] == "split":
-            assert slices[one["_id"] + "a"]["until"] == slices[one["_id"] + "b"]["first"]
+    slices = {document["_id"]: document for document in world.database["slices"].find({"kind": "audience"})}
+    for slice_ in slices.values():
+        if slice_["state"] == "split":
+            assert slices[slice_["_id"] + "a"]["until"] == slices[slice_["_id"] + "b"]["first"]
     assert world.enrolment(NAME, "u3").detail == "poison"

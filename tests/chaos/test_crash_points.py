@@ -67,7 +67,10 @@ def check_again(world: World) -> None:
         assert [(enrolment.entry, enrolment.reason) for enrolment in enrolments] == [(1, "completed"), (2, "completed")]
         assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 2 * DAY]
         end = ("skipped", "suppressed") if user == UNSUBSCRIBED else ("sent", None)
-        assert [[(one.state, one.reason) for one in enrolment.settled] for enrolment in enrolments] == [[end], [end]]
+        assert [[(delivery.state, delivery.reason) for delivery in enrolment.settled] for enrolment in enrolments] == [
+            [end],
+            [end],
+        ]
 
 
 def check_arrivals(world: World) -> None:
@@ -83,7 +86,7 @@ def check_poison(world: World) -> None:
         (enrolment,) = world.enrolments(NAME, user)
         poisoned = user == "u3"
         assert (enrolment.reason, enrolment.detail) == (("failed", "poison") if poisoned else ("completed", None))
-        assert [one.message for one in enrolment.settled] == ([] if poisoned else ["one"])
+        assert [delivery.message for delivery in enrolment.settled] == ([] if poisoned else ["one"])
 
 
 PLAYS: Final = {
@@ -206,7 +209,7 @@ def test_a_kill_at_a_crash_point_does_not_change_the_result(
 def test_an_exception_at_a_crash_point_does_not_change_the_result(
     point: str, make_stage: Callable[..., World], drive: Drive, recover: Callable[..., Performer]
 ) -> None:
-    name, case = next(one for one in CASES if one[1].startswith(point))
+    name, case = next(case_ for case_ in CASES if case_[1].startswith(point))
     play = PLAYS[name]
     world = staged(make_stage, play)
     if point in BEFORE:

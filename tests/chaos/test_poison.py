@@ -40,7 +40,9 @@ def slices(world: World) -> list[dict[str, Any]]:
 
 def the_whole(world: World) -> dict[str, Any]:
     """Return the one slice of the launch run."""
-    return next(one for one in slices(world) if one["kind"] == "candidates" and one["_id"].endswith("/0000"))
+    return next(
+        slice_ for slice_ in slices(world) if slice_["kind"] == "candidates" and slice_["_id"].endswith("/0000")
+    )
 
 
 def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | None]]) -> None:
@@ -50,7 +52,7 @@ def check_that_one_failed(world: World, *, settled: list[tuple[str, str, str | N
     assert (world.enrolment(NAME, POISON).detail, world.ends(NAME, POISON)) == ("poison", settled)
     assert [user for user, _ in world.sent()] == sorted(set(USERS) - {POISON})
     assert world.state(NAME) == "finished"
-    assert {one["state"] for one in slices(world)} <= {"done", "split", "dead"}
+    assert {slice_["state"] for slice_ in slices(world)} <= {"done", "split", "dead"}
 
 
 @pytest.mark.parametrize(
@@ -181,11 +183,15 @@ def test_only_suspects_travel_in_their_lane(
     world.apply({"campaign": NAME, "kind": "one_off"})
     performer = recover(world, STEPS, DECIDING % "raise")
     poisoned = suffix_of_user(user_key("shop", POISON))
-    was_suspect = {one["_id"] for one in slices(world) if one["suspect"]}
+    was_suspect = {slice_["_id"] for slice_ in slices(world) if slice_["suspect"]}
     assert {ident for _, ident, lane in performer.done if lane == "suspect"} <= was_suspect
-    innocent = [one for one in slices(world) if not one["first"] <= poisoned < one["until"] and not one["suspect"]]
+    innocent = [
+        slice_
+        for slice_ in slices(world)
+        if not slice_["first"] <= poisoned < slice_["until"] and not slice_["suspect"]
+    ]
     assert innocent
-    assert all(one["state"] == "done" and one["deaths"] == one["errors"] == 0 for one in innocent)
+    assert all(user["state"] == "done" and user["deaths"] == user["errors"] == 0 for user in innocent)
 
 
 def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
@@ -195,19 +201,23 @@ def test_halves_have_deterministic_ids_and_cover_the_rest_of_their_slice(
     world = staged(make_stage)
     points = f"{DECIDING % 'raise'},poison.halved=kill"
     assert drive.perform(world.settings, STEPS, points)[1] == "signal 9"
-    halves = {one["_id"]: (one["first"], one["until"], one["state"]) for one in slices(world) if one["_id"][-1] in "ab"}
-    whole = next(one for one in slices(world) if one["_id"][-1] not in "ab" and one["_id"] + "a" in halves)
+    halves = {
+        slice_["_id"]: (slice_["first"], slice_["until"], slice_["state"])
+        for slice_ in slices(world)
+        if slice_["_id"][-1] in "ab"
+    }
+    whole = next(slice_ for slice_ in slices(world) if slice_["_id"][-1] not in "ab" and slice_["_id"] + "a" in halves)
     assert whole["state"] == "open"
     recover(world, STEPS, DECIDING % "raise")
-    after = {one["_id"]: one for one in slices(world)}
+    after = {slice_["_id"]: slice_ for slice_ in slices(world)}
     for ident, (first, until, _) in halves.items():
         assert (after[ident]["first"], after[ident]["until"]) == (first, until)
-    for one in after.values():
-        if one["state"] == "split":
-            lower, upper = after[one["_id"] + "a"], after[one["_id"] + "b"]
-            assert (lower["first"], upper["until"]) == (one["first"], one["until"])
+    for half in after.values():
+        if half["state"] == "split":
+            lower, upper = after[half["_id"] + "a"], after[half["_id"] + "b"]
+            assert (lower["first"], upper["until"]) == (half["first"], half["until"])
             assert lower["until"] == upper["first"]
-            assert (lower["run"], upper["run"]) == (one["run"], one["run"])
+            assert (lower["run"], upper["run"]) == (half["run"], half["run"])
     check_that_one_failed(world, settled=[])
 
 
@@ -223,7 +233,7 @@ def test_a_storm_that_kills_every_ordinary_worker_ends_no_enrolment(
         ends.append(drive.perform(world.settings, (("launch",), ("rounds", 6)), "slice.decided=kill@1", ORDINARY)[1])
         let_time_pass(world.database)
     assert ends.count("signal 9") >= len(slices(world)) > 2
-    assert all(one["suspect"] and one["deaths"] == 0 and one["state"] == "open" for one in slices(world))
+    assert all(slice_["suspect"] and slice_["deaths"] == 0 and slice_["state"] == "open" for slice_ in slices(world))
     recover(world, STEPS)
     world.check()
     assert [user for user, _ in world.sent()] == sorted(USERS)
@@ -253,11 +263,11 @@ class Interrupted(Enrolments):
     left = 1
 
     def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
-        found = super().latest_of(campaign, users)
-        if self.left and found:
+        latest = super().latest_of(campaign, users)
+        if self.left and latest:
             self.left -= 1
             self._all.update_many({"user": {"$in": list(users)}}, {"$inc": {"version": 1}})
-        return found
+        return latest
 
 
 def test_a_burial_is_retried_after_a_concurrent_write_to_the_enrolment(make_stage: Callable[..., World]) -> None:

@@ -74,11 +74,11 @@ def test_concurrent_clocks_and_workers_create_nothing_twice(make_stage: Callable
             2,
         ]  # completed after two days, back three days later
         assert [enrolment.entered_at for enrolment in enrolments] == [START, START + 5 * DAY]
-        assert [one.message for one in enrolments[0].settled] == ["one", "two"]
+        assert [delivery.message for delivery in enrolments[0].settled] == ["one", "two"]
     runs = Counter((run["kind"], run["as_of"]) for run in world.runs(NAME) if run["kind"] != "due")
     assert runs.pop(("launch", START)) == 1
     assert runs == {("reconcile", START + day * DAY): 1 for day in range(1, 7)}
-    pieces = Counter(one["run"] for one in world.database["slices"].find({"kind": SliceKind.EVERYBODY.value}))
+    pieces = Counter(document["run"] for document in world.database["slices"].find({"kind": SliceKind.EVERYBODY.value}))
     assert set(pieces.values()) == {2}
 
 

@@ -74,9 +74,9 @@ class Person:
         """Return the document of `users`, with folded copies and correct summaries and aggregates."""
         summaries: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
-            told = summaries.setdefault(event, {"n": 0, "first": t, "last": t})
-            told["n"] += 1
-            told["first"], told["last"] = min(told["first"], t), max(told["last"], t)
+            summary = summaries.setdefault(event, {"n": 0, "first": t, "last": t})
+            summary["n"] += 1
+            summary["first"], summary["last"] = min(summary["first"], t), max(summary["last"], t)
         orders = [(t, p) for event, t, p in self.events if event == ORDER]
         values = [p["value"] for _, p in orders if type(p.get("value")) is int]
         # As the stores derive them: counts and sums are 0 for a user without events, instants are missing.

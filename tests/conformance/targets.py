@@ -66,9 +66,9 @@ def by_python(predicate: CompiledPredicate, people: Mapping[str, Person], as_of:
     batch = predicate.filter_rows([rows[name] for name in names], {rows[n].key: facts[n] for n in names}, as_of)
     assert {names[place] for place in batch} == single
     for name in names:
-        told = predicate.maybe(rows[name], as_of)
-        assert told in (None, name in single), f"maybe says {told} of {name}"
-        assert told is not None or predicate.event_queries, f"maybe does not know {name}, and no event could tell"
+        verdict = predicate.maybe(rows[name], as_of)
+        assert verdict in (None, name in single), f"maybe says {verdict} of {name}"
+        assert verdict is not None or predicate.event_queries, f"maybe does not know {name}, and no event could tell"
     return single
 
 
@@ -79,17 +79,21 @@ def by_mongo(
     catalogue = predicate.catalogue
     answer = predicate.mongo(as_of)
     reach = {"$gte": f"{catalogue.workspace}/", "$lt": f"{catalogue.workspace}0"}
-    found = list(database.users.find({"_id": reach, **answer.filter}, predicate.catalogue.projection()))
-    candidates = {document["u"] for document in found}
+    documents = list(database.users.find({"_id": reach, **answer.filter}, predicate.catalogue.projection()))
+    candidates = {document["u"] for document in documents}
     if answer.exact:
         return candidates, candidates, True
-    facts: dict[str, list[list[Any]]] = {document["_id"]: [[] for _ in predicate.event_queries] for document in found}
+    facts: dict[str, list[list[Any]]] = {
+        document["_id"]: [[] for _ in predicate.event_queries] for document in documents
+    }
     for place, query in enumerate(predicate.event_queries):
-        asked = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
-        for event in database.events.find(asked, query.projection()):
+        query_ = {"user": {"$in": list(facts)}, **query.mongo(as_of)}
+        for event in database.events.find(query_, query.projection()):
             facts[event["user"]][place].append((event["t"], event.get("p", {})))
     final = {
-        document["u"] for document in found if predicate.matches(catalogue.row(document), facts[document["_id"]], as_of)
+        document["u"]
+        for document in documents
+        if predicate.matches(catalogue.row(document), facts[document["_id"]], as_of)
     }
     return final, candidates, False
 

@@ -144,15 +144,17 @@ def compare(op: str, left: Any, right: Any) -> bool:
     }[op]  # fmt: skip
 
 
-def among(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> list[tuple[int, Mapping[str, Any]]]:
+def among(conditions: Mapping[str, Any], events: Sequence[Event], now: int) -> list[tuple[int, Mapping[str, Any]]]:
     """Return the events of a name, up to now, in the window, with the given properties."""
-    found = []
+    matching = []
     for name, t, properties in events:
-        if name != asked["name"] or t > now or ("within" in asked and t <= now - span(asked["within"])):
+        if name != conditions["name"] or t > now or ("within" in conditions and t <= now - span(conditions["within"])):
             continue
-        if all(property_holds(key, condition, properties, now) for key, condition in asked.get("where", {}).items()):
-            found.append((t, properties))
-    return found
+        if all(
+            property_holds(key, condition, properties, now) for key, condition in conditions.get("where", {}).items()
+        ):
+            matching.append((t, properties))
+    return matching
 
 
 def property_holds(name: str, condition: Any, properties: Mapping[str, Any], now: int) -> bool:
@@ -160,20 +162,20 @@ def property_holds(name: str, condition: Any, properties: Mapping[str, Any], now
     return holds(condition, values_of(properties.get(name), kind, many=many), kind, now)
 
 
-def happened(asked: Mapping[str, Any], events: Sequence[Event], now: int) -> bool:
-    found = among(asked, events, now)
-    if "after" in asked:
-        others = [t for t, _ in among(asked["after"], events, now)]
-        found = [(t, properties) for t, properties in found if any(other < t for other in others)]
-    if "count" not in asked and "sum" not in asked and not found:
+def happened(conditions: Mapping[str, Any], events: Sequence[Event], now: int) -> bool:
+    stored = among(conditions, events, now)
+    if "after" in conditions:
+        others = [t for t, _ in among(conditions["after"], events, now)]
+        stored = [(t, properties) for t, properties in stored if any(other < t for other in others)]
+    if "count" not in conditions and "sum" not in conditions and not stored:
         return False
-    count = asked.get("count", {"gte": 0})
+    count = conditions.get("count", {"gte": 0})
     count = count if isinstance(count, dict) else {"eq": count}
-    if not all(compare(op, len(found), edge) for op, edge in count.items()):
+    if not all(compare(op, len(stored), edge) for op, edge in count.items()):
         return False
-    if "sum" not in asked:
+    if "sum" not in conditions:
         return True
-    of = asked["sum"]["of"]
+    of = conditions["sum"]["of"]
     kind = PROPERTIES[of][0]
-    total = sum(value for _, properties in found for value in values_of(properties.get(of), kind, many=False))
-    return all(compare(op, total, literal(edge, kind)) for op, edge in asked["sum"].items() if op != "of")
+    total = sum(value for _, properties in stored for value in values_of(properties.get(of), kind, many=False))
+    return all(compare(op, total, literal(edge, kind)) for op, edge in conditions["sum"].items() if op != "of")

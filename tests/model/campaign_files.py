@@ -44,7 +44,7 @@ def spec(file: File, *, one_off: bool) -> dict[str, Any]:
         "ordered": {"orders_count": {"gte": 1}},
         "vip": {"vip_until": {"within_next": "3d"}},
     }
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "campaign": NAME,
         "workspace": "shop",
         "kind": "one_off" if one_off else "continuous",
@@ -52,21 +52,21 @@ def spec(file: File, *, one_off: bool) -> dict[str, Any]:
         "exit": {"unmatched": file.unmatched, **({"when": {"plan": file.exit_plan}} if file.exit_plan else {})},
         "messages": [
             {
-                "name": one.name,
+                "name": message.name,
                 "channel": "email",
-                "subject": one.name,
+                "subject": message.name,
                 "body": "Hello",
                 "was": "none",
-                **({"wait": f"{one.wait // 3_600_000}h"} if one.wait else {}),
-                **({"when": {"plan": one.when}} if one.when else {}),
+                **({"wait": f"{message.wait // 3_600_000}h"} if message.wait else {}),
+                **({"when": {"plan": message.when}} if message.when else {}),
             }
-            for one in file.messages
+            for message in file.messages
         ],
     }
     if file.goal_plan:
-        told["goal"] = {"plan": file.goal_plan}
+        values["goal"] = {"plan": file.goal_plan}
     if file.ends is not None:
-        told["ends_at"] = format_instant(file.ends)
+        values["ends_at"] = format_instant(file.ends)
     if file.again is not None:
-        told["entry"] = {"again_after": f"{file.again // DAY}d"}
-    return told
+        values["entry"] = {"again_after": f"{file.again // DAY}d"}
+    return values

@@ -24,9 +24,9 @@ MISSING: Final = object()
 def copied(value: Any) -> Any:
     """Return a copy that shares no container with `value`."""
     if type(value) is dict:
-        return {key: copied(one) for key, one in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return [copied(one) for one in value]
+        return [copied(item) for item in value]
     return value
 
 
@@ -36,8 +36,8 @@ def at(document: Any, path: str) -> Any:
     for number, step in enumerate(steps := path.split(".")):
         if isinstance(value, list):
             rest = ".".join(steps[number:])
-            found = [one for one in (at(each, rest) for each in value) if one is not MISSING]
-            return found or MISSING
+            values = [item for item in (at(each, rest) for each in value) if item is not MISSING]
+            return values or MISSING
         if not isinstance(value, dict) or step not in value:
             return MISSING
         value = value[step]
@@ -66,12 +66,12 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def _same(value: Any, wanted: Any) -> bool:
+def _same(value: Any, operand: Any) -> bool:
     if value is MISSING:
-        return wanted is None
-    if _kind(value) == _kind(wanted) and value == wanted:
+        return operand is None
+    if _kind(value) == _kind(operand) and value == operand:
         return True
-    return isinstance(value, list) and any(_same(one, wanted) for one in value)
+    return isinstance(value, list) and any(_same(item, operand) for item in value)
 
 
 def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
@@ -81,11 +81,11 @@ def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
         case "$ne":
             return lambda value: not _same(value, operand)
         case "$in":
-            wanted = list(operand)
-            return lambda value: any(_same(value, one) for one in wanted)
+            members = list(operand)
+            return lambda value: any(_same(value, key) for key in members)
         case "$nin":
             left_out = list(operand)
-            return lambda value: not any(_same(value, one) for one in left_out)
+            return lambda value: not any(_same(value, item) for item in left_out)
         case "$exists":
             return lambda value: (value is not MISSING) == bool(operand)
         case "$lt" | "$lte" | "$gt" | "$gte":
@@ -93,13 +93,13 @@ def _condition(operator: str, operand: Any) -> Callable[[Any], bool]:
         case "$type":
             types = set(operand) if isinstance(operand, list) else {operand}
             types |= {"int", "long", "double"} if "number" in types else set()
-            return lambda value: any(_type(one) in types for one in (value if isinstance(value, list) else [value]))
+            return lambda value: any(_type(item) in types for item in (value if isinstance(value, list) else [value]))
         case "$not":
-            inner = [_condition(name, told) for name, told in operand.items()]
+            inner = [_condition(name, condition) for name, condition in operand.items()]
             return lambda value: not all(condition(value) for condition in inner)
         case "$elemMatch":
             test = compiled(operand)
-            return lambda value: isinstance(value, list) and any(test(one, EPOCH) for one in value)
+            return lambda value: isinstance(value, list) and any(test(item, EPOCH) for item in value)
     raise NotImplementedError(operator)
 
 
@@ -116,15 +116,15 @@ def _field(path: str, wanted: Any) -> Test:
 def compiled(query: Mapping[str, Any]) -> Test:
     """Return a filter as a test of one document at a moment of the server's clock."""
     tests: list[Test] = []
-    for key, wanted in query.items():
+    for key, condition in query.items():
         if key in ("$and", "$or", "$nor"):
-            tests.append(_together(key, [compiled(one) for one in wanted]))
+            tests.append(_together(key, [compiled(key_of_user) for key_of_user in condition]))
         elif key == "$expr":
-            tests.append(lambda document, now, wanted=wanted: truth(evaluated(wanted, document, now)))  # type: ignore[misc]
+            tests.append(lambda document, now, wanted=condition: truth(evaluated(wanted, document, now)))  # type: ignore[misc]
         elif key.startswith("$"):
             raise NotImplementedError(key)
         else:
-            tests.append(_field(key, wanted))
+            tests.append(_field(key, condition))
     if len(tests) == 1:
         return tests[0]
     return lambda document, now: all(test(document, now) for test in tests)
@@ -195,11 +195,11 @@ def evaluated(expression: Any, document: Document, now: datetime) -> Any:
     if isinstance(expression, str) and expression.startswith("$"):
         return now if expression == "$$NOW" else at(document, expression[1:])
     if isinstance(expression, list):
-        return [evaluated(one, document, now) for one in expression]
+        return [evaluated(item, document, now) for item in expression]
     if not isinstance(expression, dict):
         return expression
     if not any(key.startswith("$") for key in expression):
-        values = {key: evaluated(one, document, now) for key, one in expression.items()}
+        values = {key: evaluated(item, document, now) for key, item in expression.items()}
         return {key: value for key, value in values.items() if value is not MISSING}
     ((operator, operand),) = expression.items()
     return _operated(operator, operand, document, now)
@@ -216,7 +216,7 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
     values = evaluated(operand, document, now)
     match operator:
         case "$ifNull":
-            return next((one for one in values[:-1] if one is not MISSING and one is not None), values[-1])
+            return next((value for value in values[:-1] if value is not MISSING and value is not None), values[-1])
         case "$add":
             return _added(values)
         case "$subtract":
@@ -227,7 +227,7 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
                 return (left - right) // timedelta(milliseconds=1)
             return left - timedelta(milliseconds=right) if isinstance(left, datetime) else left - right
         case "$eq" | "$ne":
-            left, right = (None if one is MISSING else one for one in values)
+            left, right = (None if value is MISSING else value for value in values)
             return (rank(left) == rank(right) and left == right) == (operator == "$eq")
         case "$lt" | "$lte" | "$gt" | "$gte":
             return _ORDER[operator](rank(values[0]), rank(values[1]))
@@ -240,7 +240,7 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
         case "$type":
             return _type(values)
         case "$max":
-            return max((one for one in values if one not in (None, MISSING)), key=rank, default=None)
+            return max((value for value in values if value not in (None, MISSING)), key=rank, default=None)
         case "$concatArrays":
             return [one for each in values for one in each]
         case "$toLong":
@@ -252,16 +252,16 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
 
 def put(document: Document, path: str, value: Any) -> None:
     """Set a dotted path; create missing documents on it."""
-    *way, last = path.split(".")
-    for step in way:
+    *steps, last = path.split(".")
+    for step in steps:
         document = document.setdefault(step, {})
     document[last] = value
 
 
 def removed(document: Document, path: str) -> None:
     """Unset a dotted path."""
-    *way, last = path.split(".")
-    for step in way:
+    *steps, last = path.split(".")
+    for step in steps:
         document = document.get(step, {})
     document.pop(last, None)
 
@@ -282,7 +282,7 @@ def updated(document: Document, update: Any, now: datetime, *, inserting: bool =
 def _staged(document: Document, stage: Mapping[str, Any], now: datetime) -> Document:
     ((operator, operand),) = stage.items()
     if operator == "$set":
-        values = {path: evaluated(one, document, now) for path, one in operand.items()}
+        values = {path: evaluated(item, document, now) for path, item in operand.items()}
         for path, value in values.items():
             if value is not MISSING:
                 put(document, path, copied(value))
@@ -321,10 +321,10 @@ def _changed(document: Document, operator: str, path: str, operand: Any, now: da
         case "$addToSet":
             held = [] if before is MISSING else list(before)
             more = operand["$each"] if isinstance(operand, dict) and "$each" in operand else [operand]
-            put(document, path, held + [one for one in more if one not in held])
+            put(document, path, held + [item for item in more if item not in held])
         case "$pull":
             test = compiled(operand)
-            put(document, path, [one for one in before if not test(one, now)])
+            put(document, path, [item for item in before if not test(item, now)])
         case "$currentDate":
             put(document, path, now)
         case _:

@@ -48,8 +48,8 @@ class Done:
 class Cursor:
     """The documents found; they are sorted and cut when read."""
 
-    def __init__(self, found: list[Document], projection: Mapping[str, Any] | None, limit: int = 0) -> None:
-        self._found = found
+    def __init__(self, documents: list[Document], projection: Mapping[str, Any] | None, limit: int = 0) -> None:
+        self._found = documents
         self._projection = projection
         self._limit = limit
 
@@ -57,7 +57,7 @@ class Cursor:
         """Order by one path, or by several."""
         pairs = [(key, direction)] if isinstance(key, str) else list(key)
         for path, way in reversed(pairs):
-            self._found.sort(key=lambda one, path=path: rank(at(one, path)), reverse=way < 0)  # type: ignore[misc]
+            self._found.sort(key=lambda document, path=path: rank(at(document, path)), reverse=way < 0)  # type: ignore[misc]
         return self
 
     def limit(self, number: int) -> Cursor:
@@ -66,8 +66,8 @@ class Cursor:
         return self
 
     def __iter__(self) -> Iterator[Document]:
-        for one in islice(self._found, self._limit or None):
-            yield projected(one, self._projection)
+        for document in islice(self._found, self._limit or None):
+            yield projected(document, self._projection)
 
     def next(self) -> Document:
         """Return the first document."""
@@ -101,11 +101,15 @@ class MemoryCollection:
                 held = self.documents.get(key)
                 candidates: Iterable[Document] = [] if held is None else [held]
             elif isinstance(key, dict) and list(key) == ["$in"]:
-                candidates = [self.documents[one] for one in dict.fromkeys(key["$in"]) if one in self.documents]
+                candidates = [
+                    self.documents[key_of_user]
+                    for key_of_user in dict.fromkeys(key["$in"])
+                    if key_of_user in self.documents
+                ]
             else:
                 candidates = list(self.documents.values())
             test, now = self.database.test(query), self.database.now()
-            return [one for one in candidates if test(one, now)]
+            return [candidate for candidate in candidates if test(candidate, now)]
 
     def find(
         self,
@@ -117,9 +121,9 @@ class MemoryCollection:
         batch_size: int = 0,
     ) -> Cursor:
         """Return the documents that match, by `_id` as the index does."""
-        found = self._those(query, hint)
-        found.sort(key=lambda one: rank(one["_id"]))
-        return Cursor(found, projection, limit)
+        matching = self._those(query, hint)
+        matching.sort(key=lambda document: rank(document["_id"]))
+        return Cursor(matching, projection, limit)
 
     def find_one(
         self,
@@ -133,8 +137,8 @@ class MemoryCollection:
 
     def count_documents(self, query: Mapping[str, Any], *, hint: str | None = None, limit: int | None = None) -> int:
         """Return how many match, up to `limit`."""
-        found = len(self._those(query, hint))
-        return found if limit is None else min(found, limit)
+        count = len(self._those(query, hint))
+        return count if limit is None else min(count, limit)
 
     def estimated_document_count(self) -> int:
         """Return the number of documents."""
@@ -147,10 +151,10 @@ class MemoryCollection:
     def create_indexes(self, models: Sequence[Any]) -> list[str]:
         """Keep unique indexes; note the others by name."""
         for model in models:
-            told = model.document
-            self.indexes.add(told["name"])
-            if told.get("unique"):
-                self.unique.append(tuple(told["key"]))
+            answer = model.document
+            self.indexes.add(answer["name"])
+            if answer.get("unique"):
+                self.unique.append(tuple(answer["key"]))
         return [model.document["name"] for model in models]
 
     # writing
@@ -160,10 +164,10 @@ class MemoryCollection:
         if new and key in self.documents:
             raise DuplicateKeyError(f"{self.name} has {key}", _DUPLICATE)
         for paths in self.unique:
-            wanted = [at(document, path) for path in paths]
+            values = [at(document, path) for path in paths]
             for other in self.documents.values():
-                if other["_id"] != key and [at(other, path) for path in paths] == wanted:
-                    raise DuplicateKeyError(f"{self.name} has {wanted}", _DUPLICATE)
+                if other["_id"] != key and [at(other, path) for path in paths] == values:
+                    raise DuplicateKeyError(f"{self.name} has {values}", _DUPLICATE)
         before = self.documents.get(key)
         self.documents[key] = document
         if before != document:
@@ -190,15 +194,15 @@ class MemoryCollection:
 
     def _write(self, query: Mapping[str, Any], update: Any, *, upsert: bool, many: bool) -> Done:
         with self.database.lock:
-            found = self._those(query)
-            found = found if many else found[:1]
+            matching = self._those(query)
+            matching = matching if many else matching[:1]
             now, modified = self.database.now(), 0
-            for one in found:
-                after = updated(one, update, now)
-                modified += after != one
+            for document in matching:
+                after = updated(document, update, now)
+                modified += after != document
                 self._store(after, new=False)
-            if found or not upsert:
-                return Done(len(found), modified)
+            if matching or not upsert:
+                return Done(len(matching), modified)
             fresh = updated(_equal(query), update, now, inserting=True)
             self._store(fresh, new=True)
             return Done(upserted=fresh["_id"])
@@ -223,11 +227,11 @@ class MemoryCollection:
     ) -> Document | None:
         """Update the first that matches, and return it afterwards."""
         with self.database.lock:
-            found = self._those(query)
-            if not found:
+            matching = self._those(query)
+            if not matching:
                 return None
-            self._write({"_id": found[0]["_id"]}, update, upsert=False, many=False)
-            return projected(self.documents[found[0]["_id"]], projection)
+            self._write({"_id": matching[0]["_id"]}, update, upsert=False, many=False)
+            return projected(self.documents[matching[0]["_id"]], projection)
 
     def delete_one(self, query: Mapping[str, Any]) -> Done:
         """Delete the first that matches."""
@@ -240,23 +244,25 @@ class MemoryCollection:
     def _delete(self, query: Mapping[str, Any], most: int | None) -> Done:
         with self.database.lock:
             gone = self._those(query)[:most]
-            for one in gone:
-                del self.documents[one["_id"]]
+            for document in gone:
+                del self.documents[document["_id"]]
         return Done(deleted=len(gone))
 
     def bulk_write(self, writes: Sequence[Any], *, ordered: bool = True) -> Done:
         """Several writes, one after another."""
         total = Done()
         with self.database.lock:
-            for one in writes:
-                if isinstance(one, InsertOne):
-                    self.insert_one(one._doc)
+            for write in writes:
+                if isinstance(write, InsertOne):
+                    self.insert_one(write._doc)
                     continue
-                if isinstance(one, DeleteOne):
-                    total.deleted_count += self.delete_one(one._filter).deleted_count
+                if isinstance(write, DeleteOne):
+                    total.deleted_count += self.delete_one(write._filter).deleted_count
                     continue
-                done = self._write(one._filter, one._doc, upsert=bool(one._upsert), many=isinstance(one, UpdateMany))
-                assert isinstance(one, (UpdateOne, UpdateMany))
+                done = self._write(
+                    write._filter, write._doc, upsert=bool(write._upsert), many=isinstance(write, UpdateMany)
+                )
+                assert isinstance(write, (UpdateOne, UpdateMany))
                 total.matched_count += done.matched_count
                 total.modified_count += done.modified_count
         return total
@@ -266,38 +272,41 @@ class MemoryCollection:
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: object) -> Cursor:
         """Run the stages that the stores use."""
         with self.database.lock:
-            found = [projected(one, None) for one in sorted(self.documents.values(), key=lambda one: rank(one["_id"]))]
-            return Cursor(self._staged(found, pipeline), None)
+            documents = [
+                projected(document, None)
+                for document in sorted(self.documents.values(), key=lambda each: rank(each["_id"]))
+            ]
+            return Cursor(self._staged(documents, pipeline), None)
 
-    def _staged(self, found: list[Document], pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
+    def _staged(self, documents: list[Document], pipeline: Sequence[Mapping[str, Any]]) -> list[Document]:
         now = self.database.now()
         for stage in pipeline:
-            ((operator, told),) = stage.items()
+            ((operator, operand),) = stage.items()
             match operator:
                 case "$match":
-                    test = self.database.test(told)
-                    found = [one for one in found if test(one, now)]
+                    test = self.database.test(operand)
+                    documents = [document for document in documents if test(document, now)]
                 case "$sort":
-                    found = list(Cursor(found, None).sort(list(told.items())))
+                    documents = list(Cursor(documents, None).sort(list(operand.items())))
                 case "$limit":
-                    found = found[:told]
+                    documents = documents[:operand]
                 case "$set":
-                    found = [updated(one, [stage], now) for one in found]
+                    documents = [updated(document, [stage], now) for document in documents]
                 case "$project":
-                    found = [_computed(one, told, now) for one in found]
+                    documents = [_computed(document, operand, now) for document in documents]
                 case "$unwind":
-                    path = told[1:]
-                    found = [{**one, path: each} for one in found for each in one[path]]
+                    path = operand[1:]
+                    documents = [{**document, path: each} for document in documents for each in document[path]]
                 case "$group":
-                    found = _grouped(found, told, now)
+                    documents = _grouped(documents, operand, now)
                 case "$facet":
-                    found = [{name: self._staged(found, stages) for name, stages in told.items()}]
+                    documents = [{name: self._staged(documents, stages) for name, stages in operand.items()}]
                 case "$unionWith":
-                    other = self.database[told["coll"]]
-                    found = [*found, *other.aggregate(told["pipeline"])]
+                    other = self.database[operand["coll"]]
+                    documents = [*documents, *other.aggregate(operand["pipeline"])]
                 case _:
                     raise NotImplementedError(operator)
-        return found
+        return documents
 
 
 def _plain(document: Document | RawBSONDocument) -> Document:
@@ -311,28 +320,28 @@ def _equal(query: Mapping[str, Any]) -> Document:
     return {key: value for key, value in query.items() if not key.startswith("$") and not isinstance(value, dict)}
 
 
-def _computed(document: Document, told: Mapping[str, Any], now: datetime) -> Document:
-    kept = projected(document, {key: one for key, one in told.items() if one in (0, 1) and not isinstance(one, bool)})
-    for key, one in told.items():
-        if isinstance(one, (dict, str)):
-            value = evaluated(one, document, now)
+def _computed(document: Document, fields: Mapping[str, Any], now: datetime) -> Document:
+    kept = projected(document, {key: one for key, one in fields.items() if one in (0, 1) and not isinstance(one, bool)})
+    for key, expression in fields.items():
+        if isinstance(expression, (dict, str)):
+            value = evaluated(expression, document, now)
             if value is not MISSING:
                 kept[key] = value
     return kept
 
 
-def _grouped(found: list[Document], told: Mapping[str, Any], now: datetime) -> list[Document]:
+def _grouped(documents: list[Document], fields: Mapping[str, Any], now: datetime) -> list[Document]:
     groups: dict[str, tuple[Any, list[Document]]] = {}
-    for one in found:
-        key = evaluated(told["_id"], one, now)
-        groups.setdefault(repr(key), (key, []))[1].append(one)
+    for document in documents:
+        key = evaluated(fields["_id"], document, now)
+        groups.setdefault(repr(key), (key, []))[1].append(document)
     rows = []
     for key, members in groups.values():
         row: Document = {"_id": key}
-        for name, spec in told.items():
+        for name, spec in fields.items():
             if name != "_id":
                 ((operator, operand),) = spec.items()
-                values = [evaluated(operand, one, now) for one in members]
+                values = [evaluated(operand, member, now) for member in members]
                 row[name] = {"$sum": sum, "$min": min, "$max": max}[operator](values)
         rows.append(row)
     return rows

@@ -124,7 +124,7 @@ class _Silent:
     def __enter__(self) -> _Silent:
         return self
 
-    def __exit__(self, *told: object) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -144,17 +144,19 @@ class Provider:
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         flight = Flight(len(envelopes))
-        flight.put([(place, self._take(one) if go_on() else NotBegun()) for place, one in enumerate(envelopes)], 0)
+        flight.put(
+            [(place, self._take(envelope) if go_on() else NotBegun()) for place, envelope in enumerate(envelopes)], 0
+        )
         return flight
 
     def send(self, envelopes: Sequence[Envelope]) -> list[Outcome]:
         return attempt(self, envelopes)
 
-    def _take(self, one: Envelope) -> Outcome:
-        if one.recipient in self.refused:
+    def _take(self, envelope: Envelope) -> Outcome:
+        if envelope.recipient in self.refused:
             return Failed("refused")
-        if one.key not in self.taken:
-            self.taken[one.key] += 1
+        if envelope.key not in self.taken:
+            self.taken[envelope.key] += 1
         return Sent()
 
     def find(self, key: str) -> bool | None:
@@ -175,9 +177,9 @@ class MemoryStream:
     def take(self, most: int, wait: timedelta) -> Batch:
         changes = self._database.changes[self._at : self._at + most]
         self._at += len(changes)
-        told = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
+        batch = [Changed(after["_id"], _names(before, after)) for _, before, after in changes]
         at = 1 << 32 | self._at
-        return Batch(told, str(self._at), at, at if told else 0)
+        return Batch(batch, str(self._at), at, at if batch else 0)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -192,7 +194,7 @@ def _names(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> frozen
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
-            paths += [f"{key}.{one}" for one in old.keys() | new.keys() if old.get(one) != new.get(one)]
+            paths += [f"{key}.{item}" for item in old.keys() | new.keys() if old.get(item) != new.get(item)]
         else:
             paths.append(key)
     return frozenset(names_of_paths(paths))

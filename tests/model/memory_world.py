@@ -182,10 +182,10 @@ class MemoryWorld:
         self.machine.ms += seconds * 1_000
 
     def feed(self) -> int:
-        handled, wanted = 0, len(self.database.changes)
+        handled, position = 0, len(self.database.changes)
         while True:
             handled += self.app.change_feed.step(timedelta(0))
-            if self.app.stores.feeds.position() >= 1 << 32 | wanted:
+            if self.app.stores.feeds.position() >= 1 << 32 | position:
                 return handled
 
     def tick(self, *, second: bool = False) -> int:
@@ -292,7 +292,7 @@ class MemoryWorld:
         if number == SIGKILL:
             self.dead.add(current_thread())
             raise Killed
-        sleeper = next((one for one in self.sleepers if one.thread is current_thread()), None)
+        sleeper = next((waiting for waiting in self.sleepers if waiting.thread is current_thread()), None)
         if sleeper is not None:
             sleeper.sleep()
             return

@@ -115,8 +115,8 @@ class Reference:
         """Note, after a change, who could have entered so far under any revision."""
         for user, person in self.people.items():
             if user not in self.could_enter:
-                told = (matches(file.audience, person, at) for file in self.files for at in self.times)
-                if any(told):
+                matching = (matches(file.audience, person, at) for file in self.files for at in self.times)
+                if any(matching):
                     self.could_enter.add(user)
 
     # section 4, 7: nothing is left undone
@@ -124,16 +124,16 @@ class Reference:
     def judge(self, state: str, enrolments: Sequence[Any], taken: Mapping[str, int]) -> None:
         """Judge everything while nothing is open; `taken` are the mails by delivery key."""
         by_user: dict[str, list[Any]] = {}
-        for one in enrolments:
-            by_user.setdefault(one.user.rsplit("/", 1)[1], []).append(one)
+        for each in enrolments:
+            by_user.setdefault(each.user.rsplit("/", 1)[1], []).append(each)
         for user, history in by_user.items():
             self._history(user, history)
         self._mails(enrolments, taken, state)
         if state == "paused":
             return
         active = {user: history[-1] for user, history in by_user.items() if history[-1].active}
-        for one in enrolments:
-            must(one.outgoing is None, f"nothing is open, and a delivery is on its way: {one}")
+        for each in enrolments:
+            must(each.outgoing is None, f"nothing is open, and a delivery is on its way: {each}")
         if state == "live" and self.file.ends is not None:
             must(self.now < self.file.ends, f"live at {self.now}, and its intake ended at {self.file.ends}")
         if state in ("cancelled", "finished"):
@@ -152,7 +152,7 @@ class Reference:
     def launched(self, enrolments: Iterable[Any]) -> None:
         """Check that a one-off campaign took exactly its audience at launch, if nothing overlapped it."""
         if self.at_launch is not None:
-            inside = {one.user.rsplit("/", 1)[1] for one in enrolments}
+            inside = {enrolment.user.rsplit("/", 1)[1] for enrolment in enrolments}
             must(inside == self.at_launch, f"launched for {sorted(self.at_launch)}, and {sorted(inside)} entered")
             self.at_launch = None
 
@@ -193,28 +193,28 @@ class Reference:
             must(matches(file.audience, person, self.now), f"{user} does not match {file.audience} any more and is in")
         idle = max(enrolment.entered_at, enrolment.settled_at or 0, self.resumed_at)
         must(self.now < idle + INACTIVITY, f"{user} stands idle since {idle} and is in")
-        open_messages = [one for one in file.messages if not self._settled(enrolment, one.name)]
+        open_messages = [message for message in file.messages if not self._settled(enrolment, message.name)]
         must(bool(open_messages), f"{user} has had every message and is in")
         moments = [flip(file.audience, person, self.now)] if file.unmatched else []
-        first = next((one for one in open_messages if one.when in (None, person.plan)), None)
+        first = next((message for message in open_messages if message.when in (None, person.plan)), None)
         if first is not None:
             due = (enrolment.settled_at or enrolment.entered_at) + first.wait
             must(self.now < due, f"{user} is to get {first.name} since {due}")
             moments.append(due)
-        next_moment = min((one for one in moments if one is not None), default=None)
+        next_moment = min((moment for moment in moments if moment is not None), default=None)
         if next_moment is not None:
             must(enrolment.due_at is not None, f"{user} is to be looked at at {next_moment}, and nothing brings it up")
             must(enrolment.due_at <= next_moment, f"{user} is due at {enrolment.due_at}, too late for {next_moment}")
 
     @staticmethod
     def _settled(enrolment: Any, message: str) -> bool:
-        return any(one.message == message for one in enrolment.settled)
+        return any(delivery.message == message for delivery in enrolment.settled)
 
     # section 1, 2, 5: what may have happened
 
     def _history(self, user: str, history: Sequence[Any]) -> None:
         """Check that enrolments are in sequence, their users could enter, and each ended for a possible reason."""
-        must([one.entry for one in history] == list(range(1, len(history) + 1)), f"{user} has history {history}")
+        must([person.entry for person in history] == list(range(1, len(history) + 1)), f"{user} has history {history}")
         must(user in self.could_enter, f"{user} entered and never matched")
         agains = [file.again for file in self.files if file.again is not None]
         for before, after in pairwise(history):
@@ -222,7 +222,7 @@ class Reference:
             must(bool(agains), f"{user} entered twice, and nobody may")
             must(after.entered_at >= before.ended_at + min(agains), f"{user} entered again too early")
         for enrolment in history:
-            names = [one.message for one in enrolment.settled] + (
+            names = [delivery.message for delivery in enrolment.settled] + (
                 [enrolment.outgoing.message] if enrolment.outgoing else []
             )
             must(len(set(names)) == len(names), f"{user} was written to twice in one enrolment: {names}")
@@ -233,10 +233,15 @@ class Reference:
     def _waits(self, user: str, enrolment: Any) -> None:
         """Check that no message was sent before its wait was over, by the shortest wait of any revision."""
         before = enrolment.entered_at
-        for one in enrolment.settled:
-            waits = [message.wait for file in self.files for message in file.messages if message.name == one.message]
-            must(one.at >= before + min(waits), f"{user} got {one.message} at {one.at}, {one.at - before} ms after")
-            before = max(before, one.at)
+        for delivery in enrolment.settled:
+            waits = [
+                message.wait for file in self.files for message in file.messages if message.name == delivery.message
+            ]
+            must(
+                delivery.at >= before + min(waits),
+                f"{user} got {delivery.message} at {delivery.at}, {delivery.at - before} ms after",
+            )
+            before = max(before, delivery.at)
 
     def _ended(self, user: str, enrolment: Any) -> None:
         """Check that there is exactly one reason, and that campaign and user allow it."""
@@ -251,7 +256,7 @@ class Reference:
         if self.cancelled:
             reasons.add("cancelled")
         must(reason in reasons, f"{user} left as {reason}")
-        names = {one.message for one in enrolment.settled}
+        names = {delivery.message for delivery in enrolment.settled}
         if reason == "completed":
             whole = any(names >= {message.name for message in file.messages} for file in self.files)
             must(whole or enrolment.outgoing is not None, f"{user} has completed with {sorted(names)}")
@@ -267,16 +272,19 @@ class Reference:
         """Check that sent messages went out once, mails have sent deliveries, and replays are settled."""
         sent: set[str] = set()
         for enrolment in enrolments:
-            for one in enrolment.settled:
-                told = (str(one.state), one.reason)
-                must(told[0] in ("sent", "failed", "skipped"), f"{enrolment.user}: {one.message} ended as {told}")
-                if told[0] == "sent":
-                    sent.add(f"{enrolment.id}/{one.message}")
-                if told[0] == "skipped":
-                    must(self._may_skip(enrolment, one), f"{enrolment.user}: {one.message} was skipped ({one.reason})")
-                if told[0] == "failed" and state != "paused":
-                    mended = f"{enrolment.id}/{one.message}" in self.replayed
-                    must(not mended, f"{enrolment.user}: {one.message} was replayed and is failed")
+            for delivery in enrolment.settled:
+                end = (str(delivery.state), delivery.reason)
+                must(end[0] in ("sent", "failed", "skipped"), f"{enrolment.user}: {delivery.message} ended as {end}")
+                if end[0] == "sent":
+                    sent.add(f"{enrolment.id}/{delivery.message}")
+                if end[0] == "skipped":
+                    must(
+                        self._may_skip(enrolment, delivery),
+                        f"{enrolment.user}: {delivery.message} was skipped ({delivery.reason})",
+                    )
+                if end[0] == "failed" and state != "paused":
+                    mended = f"{enrolment.id}/{delivery.message}" in self.replayed
+                    must(not mended, f"{enrolment.user}: {delivery.message} was replayed and is failed")
             if enrolment.outgoing is not None and state == "paused":
                 sent.add(f"{enrolment.id}/{enrolment.outgoing.message}")
         missing = {key for key in sent if key not in taken and state != "paused"}
@@ -284,14 +292,14 @@ class Reference:
         must(not taken.keys() - sent, f"taken by the provider, and not sent: {sorted(taken.keys() - sent)}")
         must(all(count == 1 for count in taken.values()), f"sent twice: {taken}")
 
-    def _may_skip(self, enrolment: Any, one: Any) -> bool:
+    def _may_skip(self, enrolment: Any, message: Any) -> bool:
         """Return whether the skip reason is possible.
 
         It is `exited` with its enrolment, `cancelled` with the campaign or by an edit that removed the message.
         """
-        removed = any(one.message not in {message.name for message in file.messages} for file in self.files)
+        removed = any(message.message not in {message.name for message in file.messages} for file in self.files)
         gone = self.people[enrolment.user.rsplit("/", 1)[1]].deleted
-        match one.reason:
+        match message.reason:
             case "exited":
                 return not enrolment.active
             case "cancelled":

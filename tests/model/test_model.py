@@ -87,15 +87,15 @@ def edited(campaign: Campaign) -> None:
     campaign.edit(File("free", messages=PRO.messages))
 
 
-def nothing(*told: object, **more: object) -> int:
+def nothing(*arguments: object, **more: object) -> int:
     return 0
 
 
 def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
     """Return a store method that drops the owed evaluations of a command."""
 
-    def moved(*told: Any, **more: Any) -> bool:
-        return move(*told, **{name: value for name, value in more.items() if not name.endswith("_wanted")})
+    def moved(*arguments: Any, **more: Any) -> bool:
+        return move(*arguments, **{name: value for name, value in more.items() if not name.endswith("_wanted")})
 
     return moved
 
@@ -105,7 +105,7 @@ def unwanted(move: Callable[..., bool]) -> Callable[..., bool]:
     [
         (crossed_by_a_change, Enrolments, "wake", nothing),
         (changed_while_paused, Campaigns, "move", unwanted(Campaigns.move)),
-        (edited, Enrolments, "active", lambda *told: []),
+        (edited, Enrolments, "active", lambda *arguments: []),
     ],
     ids=["nobody is woken", "a resume owes nothing", "the edit's run finds nobody"],
 )

@@ -143,7 +143,7 @@ def reading(
         return inside(rules, state, resumed_at, user, as_of, as_of, {}, None, kept, False), entry, converted
     if last.outgoing is not None and last.outgoing.state == "attempting":
         return "wait", None, converted
-    settled = {one.message: one.at for one in last.settled}
+    settled = {delivery.message: delivery.at for delivery in last.settled}
     outgoing = last.outgoing.message if last.outgoing else None
     reached = converted is not None or last.converted_at is not None
     what = inside(rules, state, resumed_at, user, as_of, last.entered_at, settled, outgoing, last.holdout, reached)

@@ -56,13 +56,13 @@ def person(rnd: random.Random) -> Person:
 
 def properties(rnd: random.Random) -> dict[str, Any]:
     """Return random properties of an order."""
-    found: dict[str, Any] = {}
+    drawn: dict[str, Any] = {}
     for name, (kind, many) in PROPERTIES.items():
         chance = rnd.random()
         if chance < 0.4:
             pool = POOLS[kind] if chance < 0.33 else WRONG
-            found[name] = rnd.choices(pool, k=rnd.randrange(3)) if many and chance < 0.38 else rnd.choice(pool)
-    return found
+            drawn[name] = rnd.choices(pool, k=rnd.randrange(3)) if many and chance < 0.38 else rnd.choice(pool)
+    return drawn
 
 
 def people(seed: int, number: int) -> dict[str, Person]:
@@ -91,30 +91,30 @@ def conditions(draw: st.DrawFn, name: str, kind: str, *, of_field: bool) -> Any:
         ops.append("prefix")
     if kind == "time" and of_field:
         ops += ["older_than", "within", "within_next"] * 2
-    asked: dict[str, Any] = {}
+    conditions_: dict[str, Any] = {}
     for op in draw(st.lists(st.sampled_from(ops), min_size=1, max_size=3, unique=True)):
         if op == "exists":
-            asked[op] = draw(st.booleans())
+            conditions_[op] = draw(st.booleans())
         elif op in ("in", "not_in"):
-            asked[op] = draw(st.lists(literals(kind), min_size=1, max_size=3))
+            conditions_[op] = draw(st.lists(literals(kind), min_size=1, max_size=3))
         elif op in ("older_than", "within", "within_next"):
-            asked[op] = draw(st.sampled_from(LENGTHS))
+            conditions_[op] = draw(st.sampled_from(LENGTHS))
         elif of_field and op != "prefix" and name in COMPARABLE and draw(st.integers(0, 3)) == 0:
-            asked[op] = {"field": draw(st.sampled_from(COMPARABLE[name]))}
+            conditions_[op] = {"field": draw(st.sampled_from(COMPARABLE[name]))}
         else:
-            asked[op] = draw(literals(kind))
-    return asked
+            conditions_[op] = draw(literals(kind))
+    return conditions_
 
 
 @st.composite
 def event_sets(draw: st.DrawFn) -> dict[str, Any]:
-    asked: dict[str, Any] = {"name": draw(st.sampled_from([ORDER, ORDER, COUPON]))}
+    drawn: dict[str, Any] = {"name": draw(st.sampled_from([ORDER, ORDER, COUPON]))}
     if draw(st.booleans()):
-        asked["within"] = draw(st.sampled_from(LENGTHS))
-    if asked["name"] == ORDER and draw(st.integers(0, 2)) == 0:
+        drawn["within"] = draw(st.sampled_from(LENGTHS))
+    if drawn["name"] == ORDER and draw(st.integers(0, 2)) == 0:
         names = draw(st.lists(st.sampled_from(sorted(PROPERTIES)), min_size=1, max_size=2, unique=True))
-        asked["where"] = {n: draw(conditions(n, PROPERTIES[n][0], of_field=False)) for n in names}
-    return asked
+        drawn["where"] = {n: draw(conditions(n, PROPERTIES[n][0], of_field=False)) for n in names}
+    return drawn
 
 
 def intervals(edges: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -123,15 +123,15 @@ def intervals(edges: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]
 
 @st.composite
 def events(draw: st.DrawFn) -> dict[str, Any]:
-    asked = draw(event_sets())
+    drawn = draw(event_sets())
     if draw(st.integers(0, 2)) == 0:
-        asked["count"] = draw(st.one_of(st.integers(0, 3), intervals(st.integers(0, 3))))
-    if asked["name"] == ORDER and draw(st.integers(0, 2)) == 0:
+        drawn["count"] = draw(st.one_of(st.integers(0, 3), intervals(st.integers(0, 3))))
+    if drawn["name"] == ORDER and draw(st.integers(0, 2)) == 0:
         of = draw(st.sampled_from(["value", "items"]))
-        asked["sum"] = {"of": of, **draw(intervals(literals(PROPERTIES[of][0])))}
+        drawn["sum"] = {"of": of, **draw(intervals(literals(PROPERTIES[of][0])))}
     if draw(st.integers(0, 2)) == 0:
-        asked["after"] = draw(event_sets())
-    return {"event": asked}
+        drawn["after"] = draw(event_sets())
+    return {"event": drawn}
 
 
 @st.composite

@@ -100,7 +100,7 @@ def test_no_choice_is_expected_to_take_longer_than_the_longest_unless_it_is_the_
     tuner, chance = Tuner(), random.Random(seed)
     for _ in range(300):
         size = tuner.choose("q", candidates, pace)
-        known = {one.size: one.tail for one in tuner.evidence("q") if one.tail is not None}
+        known = {point.size: point.tail for point in tuner.evidence("q") if point.tail is not None}
         if size != min(candidates):
             assert size * pace <= LIMIT
             nearest = max((other for other in known if other <= size), default=min(known))
@@ -132,9 +132,9 @@ def test_any_measurements_yield_a_candidate_and_equal_calls_yield_equal_answers(
 ) -> None:
     twins = (Tuner(), Tuner())
     for users, seconds, told in steps:
-        sizes = {one.choose("q", candidates) for one in twins}
+        sizes = {twin.choose("q", candidates) for twin in twins}
         assert len(sizes) == 1
         assert sizes <= set(candidates)
         if told:
-            for one in twins:
-                one.measured("q", next(iter(sizes)), min(users, next(iter(sizes))), timedelta(seconds=seconds))
+            for twin in twins:
+                twin.measured("q", next(iter(sizes)), min(users, next(iter(sizes))), timedelta(seconds=seconds))

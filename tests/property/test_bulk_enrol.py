@@ -46,7 +46,7 @@ PEOPLE = st.builds(
 def test_a_bulk_enrol_equals_the_decision_of_each_user(
     written: dict[str, Any], messages: list[dict[str, Any]], people: list[Someone]
 ) -> None:
-    series = [message(f"m{number}", **one) for number, one in enumerate(messages)]
+    series = [message(f"m{number}", **letter) for number, letter in enumerate(messages)]
     made = campaign(launching=True, messages=series, **written)
     candidates = made.candidates(None, NOW)
     for someone in people:
@@ -55,10 +55,10 @@ def test_a_bulk_enrol_equals_the_decision_of_each_user(
         together = alike(made, NOW, holdout=held)
         row = someone.facts(made).row
         assert row is not None
-        found = candidates.living([row], NOW)
-        assert bool(found) or own.enters is None
+        users = candidates.living([row], NOW)
+        assert bool(users) or own.enters is None
         if together is not None and candidates.exact:
-            assert (own == together) if found else own.enters is None
+            assert (own == together) if users else own.enters is None
 
 
 @given(PEOPLE, st.integers(0, 4 * DAY), st.sampled_from(["within", "older_than", "within_next"]))

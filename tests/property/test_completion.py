@@ -48,12 +48,12 @@ def check_settling(history: History, enrolment: Enrolment, end: DeliveryState, a
     If the write does not end it, the evaluation does not either, unless the campaign asks something of its users.
     """
     assert enrolment.outgoing is not None
-    names = [one.message for one in enrolment.settled]
-    found = completion(history.campaign, names, enrolment.outgoing.message, as_of)
+    names = [delivery.message for delivery in enrolment.settled]
+    completed = completion(history.campaign, names, enrolment.outgoing.message, as_of)
     later, reason = evaluated(history, settled_as(enrolment, end, as_of), as_of)
-    if found is not None:
+    if completed is not None:
         event("completes")
-        assert unversioned(completed_as(enrolment, end, as_of, found)) == unversioned(later)
+        assert unversioned(completed_as(enrolment, end, as_of, completed)) == unversioned(later)
     elif not asks_users(history.campaign):
         event("goes on")
         assert reason is None
@@ -93,15 +93,17 @@ def test_a_completion_at_settling_equals_the_next_evaluation(
     asks_nothing: bool,
     data: st.DataObject,
 ) -> None:
-    told = quiet(rules) if asks_nothing else rules
+    facts_ = quiet(rules) if asks_nothing else rules
     history = History(
-        campaign(**told.written, launching=told.one_off, revision=3), user, timedelta(milliseconds=told.inactivity)
+        campaign(**facts_.written, launching=facts_.one_off, revision=3),
+        user,
+        timedelta(milliseconds=facts_.inactivity),
     )
     as_of = NOW
     for step, end in steps:
         as_of += step
         if history.latest is not None:  # nobody enters a draining campaign
-            history.campaign = campaign(**told.written, launching=told.one_off, revision=3, state=state)
+            history.campaign = campaign(**facts_.written, launching=facts_.one_off, revision=3, state=state)
         check_skip(history, history.latest, as_of)
         history.evaluate(as_of)
         latest = history.latest

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, user_suffix
-from engine.domain.lifecycle import DeliveryState, ExitReason, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason
 from engine.stores.mongo.enrolment_cloning import Copies
 from engine.stores.mongo.work_documents import enrolment_document
 
 INSTANTS = st.integers(0, 1 << 42)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=12)
-USERS = st.lists(st.text(min_size=1, max_size=30).filter(lambda one: one.isprintable()), min_size=1, max_size=8)
+USERS = st.lists(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()), min_size=1, max_size=8)
 OUTGOING = st.builds(Outgoing, NAMES, st.just(DeliveryState.QUEUED), INSTANTS, INSTANTS, slice=st.none() | NAMES)
 SETTLED = st.builds(Settled, NAMES, st.just(DeliveryState.SKIPPED), INSTANTS, st.none() | NAMES)
 MODELS = st.builds(
@@ -26,7 +26,7 @@ MODELS = st.builds(
     campaign=NAMES,
     user=st.just(""),
     entry=st.integers(1, 9_999),
-    state=st.sampled_from(StayState),
+    state=st.sampled_from(EnrolmentState),
     entered_at=INSTANTS,
     revision=st.integers(1, 1 << 31),
     version=st.integers(1, 9),

@@ -22,8 +22,8 @@ def filled(queues: dict[str, dict[str, int]]) -> dict[str, dict[str, list[str]]]
     return {w: {c: [f"{w}/{c}:{i}" for i in range(n)] for c, n in campaigns.items()} for w, campaigns in queues.items()}
 
 
-def campaign(piece: str) -> str:
-    return piece.split(":")[0].split("/")[1]
+def campaign(slice_: str) -> str:
+    return slice_.split(":")[0].split("/")[1]
 
 
 @given(QUEUES, WEIGHTS, st.integers(0, 60))
@@ -31,14 +31,16 @@ def test_room_is_respected_and_used_and_each_queue_keeps_its_order(
     queues: dict[str, dict[str, int]], weights: dict[str, float], room: int
 ) -> None:
     given_queues = filled(queues)
-    everything = [piece for campaigns in given_queues.values() for one in campaigns.values() for piece in one]
+    everything = [
+        slice_ for campaigns in given_queues.values() for campaign_ in campaigns.values() for slice_ in campaign_
+    ]
     picked = FairShares().pick(given_queues, room, weights=weights)
     assert len(picked) == min(room, len(everything))
     assert set(picked) <= set(everything)
     for campaigns in given_queues.values():
-        for one in campaigns.values():
-            mine = [piece for piece in picked if piece in one]
-            assert mine == one[: len(mine)]
+        for campaign_ in campaigns.values():
+            mine = [slice_ for slice_ in picked if slice_ in campaign_]
+            assert mine == campaign_[: len(mine)]
 
 
 @given(WEIGHTS, COSTS, ROOMS)
@@ -54,10 +56,10 @@ def test_time_is_kept_in_proportion_to_weights_however_small_the_calls(
     own = {name: weights.get(name, 1.0) for name in names}
     for number, room in enumerate(rooms * 10):
         queues = {"w": {name: [f"w/{name}:{number}-{i}" for i in range(60)] for name in names}}
-        for piece in shares.pick(queues, room, weights=weights):
-            cost = costs.get(campaign(piece), 1.0)
-            had[campaign(piece)] += cost
-            shares.measured(piece, cost, ended=True)
+        for slice_ in shares.pick(queues, room, weights=weights):
+            cost = costs.get(campaign(slice_), 1.0)
+            had[campaign(slice_)] += cost
+            shares.measured(slice_, cost, ended=True)
     most = max(1.0, *costs.values()) if costs else 1.0
     share = {name: had[name] / own[name] for name in names}
     slack = {name: (max(rooms) + 1) * most / own[name] for name in names}
@@ -74,7 +76,7 @@ def test_workspaces_with_enough_to_do_never_differ_by_more_than_one(
     shares = FairShares()
     for room in rooms:
         picked = shares.pick(filled({w: {c: 20} for w, c in campaigns.items()}), room, weights=weights)
-        counted.update(piece[0] for piece in picked)
+        counted.update(slice_[0] for slice_ in picked)
     assert max(counted.values()) - min(counted.values()) <= 1
 
 
@@ -84,10 +86,10 @@ def test_everybody_is_served_in_the_end(
 ) -> None:
     left = filled(queues)
     shares = FairShares()
-    for _ in range(sum(n for one in queues.values() for n in one.values())):
+    for _ in range(sum(n for queue in queues.values() for n in queue.values())):
         picked = shares.pick(left, room, weights=weights)
-        for piece in picked:
-            shares.measured(piece, 0.5, ended=True)
-        left = {w: {c: [p for p in one if p not in picked] for c, one in own.items()} for w, own in left.items()}
-    assert not any(one for own in left.values() for one in own.values())
+        for taken in picked:
+            shares.measured(taken, 0.5, ended=True)
+        left = {w: {c: [p for p in slices if p not in picked] for c, slices in own.items()} for w, own in left.items()}
+    assert not any(slice_ for own in left.values() for slice_ in own.values())
     assert not shares.unmeasured

@@ -58,20 +58,21 @@ LINES = st.lists(
 @given(st.binary(max_size=200) | LINES.map(b"\n".join), st.integers(1, 3), st.integers(1, 5))
 def test_records_read_in_blocks_equal_records_read_one_by_one(content: bytes, columns: int, size: int) -> None:
     records = CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
-    told = [
-        (one.line, one.cells, one.fault, one.raw) for one in CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
+    expected = [
+        (record.line, record.cells, record.fault, record.raw)
+        for record in CsvRecords(Lines(io.BytesIO(content), 0, 1), columns, ",")
     ]
-    found: list[RawRow] = []
+    raw_rows: list[RawRow] = []
     while True:
         rows, after = records.some(size)
         if not rows:
             break
-        found += rows
+        raw_rows += rows
         there = io.BytesIO(content)
         there.seek(after.offset)
-        rest = [(one.line, one.cells) for one in CsvRecords(Lines(there, *after), columns, ",")]
-        assert rest == [one[:2] for one in told[len(found) :]], "reading goes on behind them"
-    assert [tuple(row) for row in found] == told
+        rest = [(record.line, record.cells) for record in CsvRecords(Lines(there, *after), columns, ",")]
+        assert rest == [row[:2] for row in expected[len(raw_rows) :]], "reading goes on behind them"
+    assert [tuple(row) for row in raw_rows] == expected
 
 
 @settings(deadline=None)
@@ -88,5 +89,5 @@ def test_reading_resumes_after_every_batch(table: list[list[str]], size: int) ->
         assert [row.values for row in rows] == table
         for number, batch in enumerate(batches, 1):
             again = open_reader(Path(file.name))
-            assert [row for one in again.batches(3, batch.after) for row in one.rows] == rows[number * size :]
+            assert [row for rows_ in again.batches(3, batch.after) for row in rows_.rows] == rows[number * size :]
             again.close()

@@ -115,9 +115,9 @@ def test_aggregates_and_windows_equal_a_computation_from_all_events(
             times = [event.at for event in orders]
             expected |= {"first": min(times), "last": max(times)}
         assert document["g"] == expected
-        assert {name: one["n"] for name, one in document["e"].items()} == {
+        assert {name: row["n"] for name, row in document["e"].items()} == {
             name: len([event for event in mine if event.name == name]) for name in {event.name for event in mine}
         }
         facts = events.fetch([key], [Window(width) for width in (1, 5, 30)], 10)[key]
         counted = [len([e for e in orders if 10 - width < e.at <= 10]) for width in (1, 5, 30)]
-        assert [len(one) for one in facts] == counted
+        assert [len(fact) for fact in facts] == counted

@@ -84,10 +84,10 @@ def test_arms_are_uniform_and_independent_of_the_key_layout(campaign: str, purpo
     """Draw 1,000 users: the bounds are five standard deviations, which chance exceeds once in two million draws."""
     people = [f"{seed}-{n}" for n in range(1_000)]
     arms = [arm(campaign, purpose, name) for name in people]
-    assert all(0 <= one < 1 for one in arms)
+    assert all(0 <= share < 1 for share in arms)
     assert abs(sum(arms) / 1_000 - 0.5) < 0.046
-    low = [one for one, name in zip(arms, people, strict=True) if int(layout_hash(name), 16) < HASH_SPACE // 2]
-    assert abs(sum(one < 0.5 for one in low) / len(low) - 0.5) < 0.13
+    low = [item for item, name in zip(arms, people, strict=True) if int(layout_hash(name), 16) < HASH_SPACE // 2]
+    assert abs(sum(share < 0.5 for share in low) / len(low) - 0.5) < 0.13
 
 
 BOUNDS = st.one_of(st.integers(0, HASH_SPACE).map(hash_prefix), IDS.map(user_suffix), st.just("00"), st.just("ff0"))

@@ -138,7 +138,7 @@ def test_each_envelope_has_one_true_outcome(
             break
     ended = dialogue.ended
     event(f"{len(back)} handed back, {sum(isinstance(one.outcome, Unknown) for one in ended)} unknown")
-    assert sorted(one.place for one in [*ended, *back, *waiting]) == list(range(count))
+    assert sorted(item.place for item in [*ended, *back, *waiting]) == list(range(count))
     assert len(set(server.taken)) == len(server.taken), "taken twice"
     for turn in [*back, *waiting]:
         assert turn.outcome is None

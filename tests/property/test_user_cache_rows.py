@@ -23,7 +23,7 @@ VALUE = st.recursive(
     max_leaves=6,
 )
 SUMMARY = st.fixed_dictionaries({"n": WHOLE, "first": WHOLE, "last": WHOLE})
-NAMES = [name for name, one in CATALOGUE.fields.items() if one.kind == "attribute"]
+NAMES = [name for name, field in CATALOGUE.fields.items() if field.kind == "attribute"]
 PARTS = {
     **dict.fromkeys(("email", "first_name", "unsubscribed", "timezone", "created_at", "deleted"), VALUE),
     "lists": VALUE | st.lists(TEXT, max_size=3),
@@ -35,7 +35,7 @@ PARTS = {
 REVISION = st.integers(1, 2**53 - 1)
 DOCUMENT = st.builds(lambda rev, parts: {"rev": rev, **parts}, REVISION, st.fixed_dictionaries({}, optional=PARTS))
 USERS = st.dictionaries(TEXT.filter(bool), DOCUMENT, max_size=12).map(
-    lambda found: [{"_id": user_key("shop", one), "w": "shop", "u": one, **rest} for one, rest in found.items()]
+    lambda drawn: [{"_id": user_key("shop", name), "w": "shop", "u": name, **rest} for name, rest in drawn.items()]
 )
 
 

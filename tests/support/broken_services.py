@@ -127,8 +127,8 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
-    for one in held:
-        one.close()
+    for connection in held:
+        connection.close()
 
 
 @contextlib.contextmanager
@@ -141,11 +141,11 @@ def behind_tls() -> Iterator[int]:
         def take() -> None:
             with contextlib.suppress(OSError):
                 while True:
-                    one = server.accept()[0]
-                    one.settimeout(5)
-                    with contextlib.suppress(OSError), context.wrap_socket(one, server_side=True) as wrapped:
+                    connection = server.accept()[0]
+                    connection.settimeout(5)
+                    with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as wrapped:
                         wrapped.recv(1)
-                    one.close()
+                    connection.close()
 
         thread = threading.Thread(target=take, daemon=True)
         thread.start()

@@ -50,13 +50,13 @@ class CacheWorld:
         database: Database[Document],
         url: str,
         catalogue: Catalogue = CATALOGUE,
-        looks: timedelta = timedelta(seconds=10),
+        pause: timedelta = timedelta(seconds=10),
     ) -> None:
         self.database, self.catalogue = database, catalogue
         self.users = Users(database)
         self.redis = redis.Redis.from_url(url, socket_timeout=10)
         self.layouts = CacheLayouts(database, self.users, "t:")
-        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users, emit, looks)
+        self.cache = UserCache(CacheServer(cache_client(url), emit), self.users, emit, pause)
 
     def close(self) -> None:
         self.cache.close()
@@ -67,10 +67,10 @@ class CacheWorld:
 
     def add(self, *ids: str, **fields: object) -> list[str]:
         """Create or change users and return their keys."""
-        keys = [user_key("shop", one) for one in ids]
+        keys = [user_key("shop", name) for name in ids]
         values = {f"a.{name}" if name not in BUILTINS else name: value for name, value in fields.items()}
         edit = Edit({"deleted": None, **values}, list(fields))
-        self.users.rewrite(keys, lambda asked, documents: dict.fromkeys(asked, edit))
+        self.users.rewrite(keys, lambda some, documents: dict.fromkeys(some, edit))
         return keys
 
     def fill(self, count: int, seed: int = 1) -> None:
@@ -86,8 +86,8 @@ class CacheWorld:
 
     def stored(self, first: str = "0", until: str = HIGHEST) -> dict[str, Document]:
         """Return a range's users from MongoDB, as the catalogue reads them."""
-        found = self.users.read_range("shop", first, until, 1_000_000)
-        return {raw["_id"]: slots_of(self.catalogue, self.catalogue.row(raw)) for raw in found}
+        documents = self.users.read_range("shop", first, until, 1_000_000)
+        return {raw["_id"]: slots_of(self.catalogue, self.catalogue.row(raw)) for raw in documents}
 
     def read(self, layout: Layout, first: str = "0", until: str = HIGHEST, limit: int = 1_000) -> dict[str, Document]:
         """Return a range's users from the cache, read batch by batch."""
@@ -114,7 +114,7 @@ class CacheWorld:
 
 def slots_of(catalogue: Catalogue, row: Row) -> Document:
     """Return a row as slot name to (value, type), independent of the order of its fields."""
-    slots = ("key", "rev", "deleted", "lists", "e", *(one.slot for one in catalogue.fields.values()))
+    slots = ("key", "rev", "deleted", "lists", "e", *(field.slot for field in catalogue.fields.values()))
     raw = msgspec.structs.asdict(row)  # type: ignore[arg-type]
     assert set(raw) == set(slots)
     return {name: (raw[name], type(raw[name])) for name in slots}

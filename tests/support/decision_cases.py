@@ -15,7 +15,7 @@ from engine.decisions.decide import Decision, Exit, Send, decide
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_key
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason, SkipReason
 from engine.yamlfile.nodes import parse
 
 NOW = 1_796_083_200_000
@@ -67,12 +67,12 @@ class Someone:
 
     def document(self) -> dict[str, Any]:
         """Return the document of `users`, with event summaries that match `events`."""
-        told: dict[str, dict[str, int]] = {}
+        values: dict[str, dict[str, int]] = {}
         for event, t, _ in self.events:
-            one = told.setdefault(event, {"n": 0, "first": t, "last": t})
-            told[event] = {"n": one["n"] + 1, "first": min(one["first"], t), "last": max(one["last"], t)}
+            summary = values.setdefault(event, {"n": 0, "first": t, "last": t})
+            values[event] = {"n": summary["n"] + 1, "first": min(summary["first"], t), "last": max(summary["last"], t)}
         document = {"_id": self.key, "w": "shop", "u": self.name, "rev": 1, "a": dict(self.attributes)}
-        return document | {"e": told, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
+        return document | {"e": values, "lists": list(self.lists)} | ({"deleted": True} if self.deleted else {})
 
     def facts(self, campaign: CompiledCampaign) -> Facts:
         """Return everything that an evaluation of this campaign can know about the user."""
@@ -147,7 +147,7 @@ def enrolment(
         campaign="c1",
         user=key,
         entry=entry,
-        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        state=EnrolmentState.ACTIVE if ended is None else EnrolmentState.ENDED,
         entered_at=entered_at,
         revision=1,
         version=1,
@@ -157,7 +157,7 @@ def enrolment(
         holdout=holdout,
         converted_at=converted_at,
         outgoing=None if outgoing is None else Outgoing(outgoing, state, entered_at, entered_at),
-        settled=tuple(Settled(one, DeliveryState.SENT, at) for one, at in settled),
+        settled=tuple(Settled(delivery, DeliveryState.SENT, at) for delivery, at in settled),
     )
 
 

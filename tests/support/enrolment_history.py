@@ -13,9 +13,16 @@ from datetime import timedelta
 
 from engine.campaign.compiled import CompiledCampaign
 from engine.decisions.decide import Decision, decide
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import suffix_of_user
-from engine.domain.lifecycle import LOOKED_AT, CampaignState, DeliveryState, ExitReason, StayState, check_transition
+from engine.domain.lifecycle import (
+    LOOKED_AT,
+    CampaignState,
+    DeliveryState,
+    EnrolmentState,
+    ExitReason,
+    check_transition,
+)
 from engine.domain.settling import Completion
 from engine.pipeline.evaluation.evaluate import Origin, change_of, conversion_change, new_enrolment
 from tests.support.decision_cases import Patience, Someone
@@ -26,13 +33,13 @@ def origin_at(as_of: int) -> Origin:
     return Origin("s1", as_of)
 
 
-def advanced(enrolment: Enrolment, change: StayChange) -> Enrolment:
+def advanced(enrolment: Enrolment, change: EnrolmentChange) -> Enrolment:
     """Return `enrolment` after the decision's write; a change that read another version does nothing."""
     if enrolment.version != change.version:
         return enrolment
     ended = change.exit is not None
     if ended:
-        check_transition(enrolment.state, StayState.ENDED)
+        check_transition(enrolment.state, EnrolmentState.ENDED)
     outgoing = change.outgoing or (None if ended else enrolment.outgoing)
     return replace(
         enrolment,
@@ -40,7 +47,7 @@ def advanced(enrolment: Enrolment, change: StayChange) -> Enrolment:
         revision=change.revision,
         due_at=change.due_at,
         converted_at=change.converted_at if change.converted_at is not None else enrolment.converted_at,
-        state=StayState.ENDED if ended else enrolment.state,
+        state=EnrolmentState.ENDED if ended else enrolment.state,
         reason=change.exit or enrolment.reason,
         detail=change.detail or enrolment.detail,
         ended_at=change.as_of if ended else enrolment.ended_at,
@@ -82,10 +89,10 @@ def completed_as(
     enrolment: Enrolment, state: DeliveryState, at: int, completion: Completion, reason: str | None = None
 ) -> Enrolment:
     """Return `enrolment` after one write that settles its last delivery and ends it."""
-    check_transition(enrolment.state, StayState.ENDED)
+    check_transition(enrolment.state, EnrolmentState.ENDED)
     return replace(
         settled_as(enrolment, state, at, reason),
-        state=StayState.ENDED,
+        state=EnrolmentState.ENDED,
         reason=ExitReason.COMPLETED,
         ended_at=at,
         revision=completion.revision,
@@ -122,8 +129,8 @@ class History:
         origin = origin_at(as_of)
         if decision.enters is not None:
             if self.latest is not None:
-                found = decision.converted_at
-                change = None if found is None else conversion_change(origin, self.latest, found, None)
+                converted = decision.converted_at
+                change = None if converted is None else conversion_change(origin, self.latest, converted, None)
                 last = self.latest if change is None else advanced(self.latest, change)
                 self.enrolments[-1] = replace(last, due_at=None)
             suffix = suffix_of_user(self.user.key)
@@ -159,14 +166,14 @@ def identities_hold(enrolments: Iterable[Enrolment]) -> bool:
     enrolments = list(enrolments)
     by_state = Counter(enrolment.state for enrolment in enrolments)
     by_reason = Counter(enrolment.reason for enrolment in enrolments if enrolment.reason is not None)
-    if len(enrolments) != by_state[StayState.ACTIVE] + by_reason.total():
+    if len(enrolments) != by_state[EnrolmentState.ACTIVE] + by_reason.total():
         return False
     for enrolment in enrolments:
-        names = [one.message for one in enrolment.settled] + (
+        names = [delivery.message for delivery in enrolment.settled] + (
             [enrolment.outgoing.message] if enrolment.outgoing else []
         )
-        skipped = [one for one in enrolment.settled if one.state is DeliveryState.SKIPPED]
-        if len(names) != len(set(names)) or any(one.reason is None for one in skipped):
+        skipped = [delivery for delivery in enrolment.settled if delivery.state is DeliveryState.SKIPPED]
+        if len(names) != len(set(names)) or any(delivery.reason is None for delivery in skipped):
             return False
         if not enrolment.active and (
             enrolment.reason is None or enrolment.ended_at is None or enrolment.outgoing is not None

@@ -100,21 +100,21 @@ class Installation:
     def until(self, fact: Callable[[], Any], what: str, process: subprocess.Popen[bytes] | None = None) -> Any:
         """Wait until `fact()` is true and return its value; fail after `PATIENCE`, or if `process` has ended."""
         pause, deadline = threading.Event(), time.monotonic() + PATIENCE
-        while not (found := fact()):
+        while not (value := fact()):
             ended = process is not None and process.poll() is not None
             assert not ended, f"it ended before {what}:\n{self.said()[-3000:]}"
             assert time.monotonic() < deadline, f"{what} never came:\n{self.said()[-3000:]}"
             pause.wait(_POLL)
-        return found
+        return value
 
     def lines(self, event: str = "", **labels: str) -> list[dict[str, Any]]:
         """Return all processes' log lines with this event (if one is given) and these labels, in order of time."""
         files = (self.folder / "var" / "logs").glob("*.ndjson")
         whole = [raw for path in files for raw in path.read_bytes().splitlines() if raw.endswith(b"}")]
-        found = [json.loads(raw) for raw in whole]
+        lines = [json.loads(raw) for raw in whole]
         chosen = [
             line
-            for line in found
+            for line in lines
             if event in ("", line["event"]["action"])
             and all(line.get("labels", {}).get(key) == value for key, value in labels.items())
         ]
@@ -127,7 +127,7 @@ class Installation:
 
     def ended(self, family: list[psutil.Process]) -> bool:
         """Return whether none of these processes runs any more."""
-        return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family)
+        return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
 
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the process to end, and return the exit code."""
@@ -138,9 +138,9 @@ class Installation:
         """Kill the processes that a failed test left."""
         for process in self._started:
             if process.poll() is None:
-                for one in self.family(process):
-                    if one.is_running():
-                        one.kill()
+                for worker in self.family(process):
+                    if worker.is_running():
+                        worker.kill()
                 process.wait()
 
 

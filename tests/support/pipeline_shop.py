@@ -85,7 +85,7 @@ class Collected:
         """Record a run to plan."""
         self._asked.append(("plan", run_id, "control"))
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Record a request to evaluate changed users."""
         self._asked.append(("look", "", "looks"))
 
@@ -100,19 +100,19 @@ class Collected:
         self._asked.append(("finish", run_id, "control"))
 
 
-def state_of(enrolment: Enrolment, one: Any) -> tuple[str, str]:
+def state_of(enrolment: Enrolment, delivery: Any) -> tuple[str, str]:
     """Return message and state of a delivery, settled or not, as reports name them."""
-    state = str(one.state)
-    return one.message, f"skipped({one.reason})" if state == "skipped" else state
+    state = str(delivery.state)
+    return delivery.message, f"skipped({delivery.reason})" if state == "skipped" else state
 
 
 def sent_keys(enrolments: Sequence[Enrolment]) -> list[str]:
     """Return the delivery keys of all deliveries that settled as sent."""
     return [
-        delivery_key(enrolment.id, one.message)
+        delivery_key(enrolment.id, delivery.message)
         for enrolment in enrolments
-        for one in enrolment.settled
-        if one.state == "sent"
+        for delivery in enrolment.settled
+        if delivery.state == "sent"
     ]
 
 
@@ -143,10 +143,10 @@ def check_counts(app: App, database: Database[dict[str, Any]], settings: Setting
         assert report.counts.entered == len(enrolments) == report.counts.active + exited.total()
         assert dict(report.counts.exited) == dict(exited)
         states = Counter(
-            state_of(enrolment, one)
+            state_of(enrolment, item)
             for enrolment in enrolments
-            for one in [*enrolment.settled, enrolment.outgoing]
-            if one
+            for item in [*enrolment.settled, enrolment.outgoing]
+            if item
         )
         counted = {(n, s): c for n, m in report.counts.messages.items() for s, c in m.states.items()}
         assert counted == dict(states)

@@ -94,10 +94,10 @@ class World:
     def feed(self) -> int:
         """Handle every change of users so far, as the feed's process would; return their number."""
         handled = 0
-        wanted = self.app.stores.feeds.now()
+        position = self.app.stores.feeds.now()
         while True:
             handled += self.app.change_feed.step(timedelta(milliseconds=5))
-            if self.app.stores.feeds.position() >= wanted:
+            if self.app.stores.feeds.position() >= position:
                 return handled
 
     def open(self) -> App:
@@ -174,8 +174,8 @@ class World:
         content = yaml.safe_load(text) if isinstance(text, str) else dict(text)
         content = {"workspace": "shop", "kind": "continuous", "audience": {"all": []}, **content}
         content["messages"] = [
-            {"channel": "email", "subject": one["name"], "body": "Hello {{ user.user_id }}", **one}
-            for one in content.get("messages", [{"name": "one"}])
+            {"channel": "email", "subject": message["name"], "body": "Hello {{ user.user_id }}", **message}
+            for message in content.get("messages", [{"name": "one"}])
         ]
         path = self._write(f"campaigns/{content['campaign']}.yaml", content)
         return self.app.commands.apply(load_campaign(path, self.app.catalogues, self.app.policies))
@@ -301,10 +301,10 @@ class World:
     def enrolments(self, name: str, user: str | None = None, workspace: str | None = None) -> list[Enrolment]:
         """Return the enrolments of a campaign (of one user), by id."""
         record = self.record(name, workspace)
-        wanted: dict[str, Any] = {"campaign": record.uid}
+        query: dict[str, Any] = {"campaign": record.uid}
         if user is not None:
-            wanted["user"] = user_key(record.workspace, user)
-        return [read_enrolment(raw) for raw in self.database["enrolments"].find(wanted).sort("_id", 1)]
+            query["user"] = user_key(record.workspace, user)
+        return [read_enrolment(raw) for raw in self.database["enrolments"].find(query).sort("_id", 1)]
 
     def enrolment(self, name: str, user: str) -> Enrolment:
         """Return the latest enrolment of a user."""
@@ -312,7 +312,9 @@ class World:
 
     def ends(self, name: str, user: str) -> list[tuple[str, str, str | None]]:
         """Return message, state and reason of each settled delivery in a user's latest enrolment, in order."""
-        return [(one.message, one.state.value, one.reason) for one in self.enrolment(name, user).settled]
+        return [
+            (delivery.message, delivery.state.value, delivery.reason) for delivery in self.enrolment(name, user).settled
+        ]
 
     def mails(self) -> list[Mail]:
         """Return every mail of the Maildir, by delivery key."""

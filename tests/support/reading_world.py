@@ -55,5 +55,5 @@ def entered(
         world.app.slice_decider.run(slice_.id)
     assert world.app.run_completion.run(run.id) or not world.app.stores.slices.of_run(run.id)
     raw = world.database["runs"].find_one({"_id": run.id}) or {}
-    found = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
-    return {one["user"] for one in found}, raw["plan"].get("path", "none")
+    documents = world.database["enrolments"].find({"campaign": record.uid}, {"user": 1})
+    return {document["user"] for document in documents}, raw["plan"].get("path", "none")

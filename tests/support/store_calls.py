@@ -17,10 +17,10 @@ from engine.clock import moment
 from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.changes import NewEvent
 from engine.domain.counts import Ends
-from engine.domain.enrolment import Settled, StayChange
+from engine.domain.enrolment import EnrolmentChange, Settled
 from engine.domain.keys import enrolment_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
-from engine.domain.looks import DirtyRange, Look
+from engine.domain.looks import DirtyRange, RecheckRequest
 from engine.domain.settling import PutBack, Settling, Unsent
 from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced
@@ -191,9 +191,9 @@ CALLS: Mapping[str, Call] = {
     ),
     "enrolments.present": Call(lambda s: [s.present("shop", "c1", [suffix for suffix, _ in FAR_APART])]),
     "enrolments.advance": Call(
-        lambda s: s.advance([StayChange(STAY.id, 1, 1, NOW, None), StayChange(MARKED.id, 1, 1, NOW, NOW)])
+        lambda s: s.advance([EnrolmentChange(STAY.id, 1, 1, NOW, None), EnrolmentChange(MARKED.id, 1, 1, NOW, NOW)])
     ),
-    "enrolments.overtaken": Call(lambda s: s.overtaken([StayChange(STAY.id, 1, 1, NOW, None)])),
+    "enrolments.overtaken": Call(lambda s: s.overtaken([EnrolmentChange(STAY.id, 1, 1, NOW, None)])),
     "enrolments.wake": Call(lambda s: s.wake([STAY.id, MARKED.id], NOW)),
     "enrolments.clear_due": by("due")(lambda s: s.clear_due("c3")),
     "enrolments.make_due": by("user")(lambda s: s.make_due(KEYS[0], NOW)),
@@ -244,9 +244,13 @@ CALLS: Mapping[str, Call] = {
     "looks.add": Call(lambda s: s.add({KEYS[0]: frozenset({"plan"})}, "m")),
     "looks.add_ranges": Call(lambda s: s.add_ranges({KEYS[0]: frozenset({"plan"})}, "m")),
     "looks.take": by("_id_", "ready", "token")(lambda s: s.take(10, HOUR, NOW)),
-    "looks.done": Call(lambda s: s.done([Look(KEYS[1], frozenset({"plan"}), "m"), Look(KEYS[2], frozenset(), "old")])),
-    "looks.put_off": Call(lambda s: s.put_off({Look(KEYS[1], frozenset({"plan"}), "m"): NOW})),
-    "looks.rest": Call(lambda s: s.rest([Look(KEYS[0], frozenset(), "m")], HOUR)),
+    "looks.done": Call(
+        lambda s: s.done(
+            [RecheckRequest(KEYS[1], frozenset({"plan"}), "m"), RecheckRequest(KEYS[2], frozenset(), "old")]
+        )
+    ),
+    "looks.put_off": Call(lambda s: s.put_off({RecheckRequest(KEYS[1], frozenset({"plan"}), "m"): NOW})),
+    "looks.rest": Call(lambda s: s.rest([RecheckRequest(KEYS[0], frozenset(), "m")], HOUR)),
     "looks.expire": by("ready")(lambda s: s.expire()),
     "looks.suspects": by("ready")(lambda s: s.suspects(10)),
     "looks.waiting": by("_id_", "ready")(lambda s: s.waiting(NOW)),

@@ -60,7 +60,9 @@ def fill(database: Database[dict[str, Any]]) -> None:
     for name in ("leases", "policies", "settings", "imports", "cache_layouts"):
         database[name].insert_many([{"_id": f"x{n}", "first_used_at": n} for n in range(500)])
     requests = [{"_id": key, "names": ["plan"], "mark": "m"} for key in keys.values()]
-    database.looks.insert_many([{**one, "until": moment(n)} if n % 9 == 0 else one for n, one in enumerate(requests)])
+    database.looks.insert_many(
+        [{**request, "until": moment(n)} if n % 9 == 0 else request for n, request in enumerate(requests)]
+    )
     database.dirty_ranges.insert_many(
         [{"_id": f"w/{n}", "workspace": "w", "first": "0", "last": "1", "names": [], "mark": "m"} for n in range(500)]
     )
@@ -71,10 +73,10 @@ def fill(database: Database[dict[str, Any]]) -> None:
 
 
 def _enrolment(rnd: random.Random, name: str, uid: str) -> Any:
-    one = enrolment(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
+    drawn = enrolment(name=name, ended=(ExitReason.COMPLETED, NOW) if rnd.random() < 0.5 else None)
     out = None
-    if one.active and rnd.random() < 0.2:
+    if drawn.active and rnd.random() < 0.2:
         out = Outgoing("one", rnd.choice([DeliveryState.QUEUED, DeliveryState.ATTEMPTING]), NOW, NOW)
     settled = (Settled("two", rnd.choice([DeliveryState.SENT, DeliveryState.FAILED]), NOW),)
     due = NOW + rnd.randrange(-DAY, DAY) if rnd.random() < 0.1 else None
-    return replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, outgoing=out, settled=settled, due_at=due)
+    return replace(drawn, id=drawn.id.replace("c1", uid, 1), campaign=uid, outgoing=out, settled=settled, due_at=due)

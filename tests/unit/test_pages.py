@@ -44,7 +44,7 @@ def test_the_example_of_a_workspace_file_is_valid() -> None:
     example = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert example is not None
     catalogue = workspace_of(parse(example[1], "grocer.yaml"), stem="grocer")
-    assert {one.type for one in catalogue.fields.values()} == set(FieldType), "the example has every type"
+    assert {field.type for field in catalogue.fields.values()} == set(FieldType), "the example has every type"
     for name in (*KEYS, *BUILTINS, *FieldType, *RESERVED):
         assert f"`{name}`" in text, name
 

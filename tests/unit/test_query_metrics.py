@@ -66,8 +66,8 @@ def test_the_public_methods_of_a_store_are_named_after_it(fresh: Measurements) -
     things.parts()
     with pytest.raises(ValueError):  # noqa: PT011 - any one will do
         things.broken()
-    told = {one.name: (one.calls, one.failed, one.documents) for one in fresh.figures()}
-    assert told == {"things.all": (1, 0, 3), "things.first": (1, 0, 0), "things.broken": (1, 1, 0)}
+    by_name = {figure.name: (figure.calls, figure.failed, figure.documents) for figure in fresh.figures()}
+    assert by_name == {"things.all": (1, 0, 3), "things.first": (1, 0, 0), "things.broken": (1, 1, 0)}
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_many_threads_lose_no_call() -> None:
 @given(st.lists(st.floats(0, 7_200), min_size=1, max_size=60), st.sampled_from([50, 95, 99]))
 def test_a_quantile_is_within_two_percent_of_the_measured_value(seconds: list[float], share: int) -> None:
     measurements = Measurements()
-    for one in seconds:
-        measurements.record("a", one, 0)
-    told = durations(only(measurements)).get_value_at_percentile(share)
-    ordered = sorted(min(max(1, int(one * 1e6)), LONGEST) for one in seconds)
+    for second in seconds:
+        measurements.record("a", second, 0)
+    quantile = durations(only(measurements)).get_value_at_percentile(share)
+    ordered = sorted(min(max(1, int(second * 1e6)), LONGEST) for second in seconds)
     exact = ordered[max(1, int(share * len(ordered) / 100 + 0.5)) - 1]  # the histogram's own rank
-    assert abs(told - exact) <= max(1, 0.02 * exact)
+    assert abs(quantile - exact) <= max(1, 0.02 * exact)
     assert DIGITS == 2

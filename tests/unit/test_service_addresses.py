@@ -25,7 +25,7 @@ OPENERS: dict[Callable[[str], Any], tuple[str, str]] = {
 SECRET_PIECES = ("hun", "ter", "2")
 
 
-@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda opener: opener.__name__)
 @pytest.mark.parametrize(
     "rest",
     [
@@ -54,11 +54,11 @@ def test_an_unreadable_address_is_refused_without_its_secret(open_client: Any, r
     text = f"{caught.value}\n{caught.value.remedy}"
     assert text.startswith(f"{setting} cannot be read")
     assert len(text.splitlines()) == 2
-    for piece in SECRET_PIECES[:2]:
-        assert piece not in text.replace("character", ""), text
+    for secret_piece in SECRET_PIECES[:2]:
+        assert secret_piece not in text.replace("character", ""), text
 
 
-@pytest.mark.parametrize("open_client", OPENERS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("open_client", OPENERS, ids=lambda opener: opener.__name__)
 @pytest.mark.parametrize("text", ["", "host:1234", "ftp://user:hunter2@host", "hunter2", "://x"])
 def test_another_scheme_is_refused(open_client: Any, text: str) -> None:
     with pytest.raises(WrongCall, match="does not begin with") as caught:
@@ -152,4 +152,4 @@ def test_an_unusable_option_is_refused_before_connecting(scheme: str, option: st
 def test_an_unsendable_key_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(WrongCall, match="elastic_api_key cannot be read") as caught:
         elastic_client("http://host:9200", api_key=key)
-    assert not any(piece in f"{caught.value}{caught.value.remedy}" for piece in ("hun", "ter2"))
+    assert not any(part in f"{caught.value}{caught.value.remedy}" for part in ("hun", "ter2"))

@@ -67,17 +67,17 @@ def _options(command: Any) -> Iterator[str]:
 def _properties(schema: Any, path: str = "") -> Iterator[str]:
     """The paths of all keys that a JSON Schema allows."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from _properties(one, path)
+        for part in schema:
+            yield from _properties(part, path)
     elif isinstance(schema, dict):
         for key, inner in schema.items():
             if key == "properties":
-                for name, one in inner.items():
+                for name, value in inner.items():
                     yield f"{path}.{name}"
-                    yield from _properties(one, f"{path}.{name}")
+                    yield from _properties(value, f"{path}.{name}")
             elif key == "$defs":
-                for name, one in inner.items():
-                    yield from _properties(one, name)
+                for name, value in inner.items():
+                    yield from _properties(value, name)
             else:
                 yield from _properties(inner, path)
 

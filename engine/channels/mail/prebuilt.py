@@ -100,7 +100,7 @@ class _Part:
         if plain.isascii() and "=_" not in joined and "=" + MARK not in joined and max(lines) <= LONGEST_LINE:
             head = part(kind, "").removesuffix(b"\r\n")  # an empty part still ends its line
             ended = joined if joined.endswith("\n") else joined + "\n"
-            self._bytes = [one.encode() for one in ended.replace("\n", "\r\n").split(MARK)]
+            self._bytes = [literal.encode() for literal in ended.replace("\n", "\r\n").split(MARK)]
             self._bytes[0] = head + self._bytes[0]
 
     @property
@@ -140,7 +140,7 @@ class PrebuiltMail:
         around = text_around(self._body.marked, MARK) if self._html else None
         self._seen = [] if around is None else around[1]
         self._around = None if around is None else _Part("plain", tuple(around[0]))
-        fields = {slot.field for one in (subject, shown, text) if one for slot in one.slots}
+        fields = {slot.field for template in (subject, shown, text) if template for slot in template.slots}
         self._places = {field: _place(field) for field in fields}
         self._whole = self._finished()
 
@@ -168,8 +168,8 @@ class PrebuiltMail:
             b"key": shown_key(key),
             b"as_of": instant_of(written.as_of),
         }
-        for place, name, one in self._headers:
-            line = own_header(name, one.fill(_texts(one, user, values, html=False)))
+        for place, name, template in self._headers:
+            line = own_header(name, template.fill(_texts(template, user, values, html=False)))
             given[place] = line + b"\r\n" if line else b""
         if self._whole is not None and self._put_words(user, given):
             raw = self._whole % given
@@ -285,9 +285,9 @@ def skeleton_of(letter: Letter) -> PrebuiltMail | None:
     subject, text = texts["subject"], texts.get("text") if html else None
     assert subject is not None  # noqa: S101 - a letter has one
     headers = [
-        (b"header.%d" % i, name, one)
+        (b"header.%d" % i, name, template)
         for i, (name, _) in enumerate(letter.headers)
-        if (one := texts[f"headers.{name}"]) is not None
+        if (template := texts[f"headers.{name}"]) is not None
     ]
     return PrebuiltMail(letter, (sender, bounces), _Cuts(subject, body, text, preheader, headers))
 
@@ -327,20 +327,20 @@ def _literal(text: bytes) -> bytes:
     return text.replace(b"%", b"%%")
 
 
-def _named(one: _Part, slotted: Slotted) -> bytes | None:
+def _named(template: _Part, slotted: Slotted) -> bytes | None:
     """Return a finished part with a named place for each slot."""
-    if not one.finished:
+    if not template.finished:
         return None
     return _woven(
-        [_literal(text) for text in one.finished], [b"%%(%b)b" % _place(slot.field) for slot in slotted.slots]
+        [_literal(text) for text in template.finished], [b"%%(%b)b" % _place(slot.field) for slot in slotted.slots]
     )
 
 
 def _joined(literals: tuple[str, ...], texts: list[str]) -> str:
-    return "".join(one for pair in zip(literals, [*texts, ""], strict=True) for one in pair)
+    return "".join(text for pair in zip(literals, [*texts, ""], strict=True) for text in pair)
 
 
 def _woven(literals: list[bytes], texts: list[bytes]) -> bytes:
     if not texts:
         return literals[0]
-    return b"".join(one for pair in zip(literals, [*texts, b""], strict=True) for one in pair)
+    return b"".join(text for pair in zip(literals, [*texts, b""], strict=True) for text in pair)

@@ -32,7 +32,7 @@ def mark_preheader(body: str, snippets: Mapping[str, str]) -> tuple[str, dict[st
 
 
 def _marked(text: str) -> str:
-    return _BODY.sub(lambda found: found[0] + PREHEADER, text, count=1)
+    return _BODY.sub(lambda match: match[0] + PREHEADER, text, count=1)
 
 
 def with_preheader(html: str, escaped: str) -> str:

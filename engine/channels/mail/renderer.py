@@ -79,9 +79,9 @@ class MailRenderer:
             )
         )
 
-    def part(self, wanted: str, values: Mapping[str, object]) -> str:
+    def part(self, name: str, values: Mapping[str, object]) -> str:
         """Render one part, by its name in `Letter.parts`. Raises `TemplateFailed`."""
-        return next(self._rendered(*one, values) for one in self._letter.parts() if one[0] == wanted)
+        return next(self._rendered(*part, values) for part in self._letter.parts() if part[0] == name)
 
     def part_of(self, failure: TemplateFailed) -> str:
         """Return the part whose own text failed; empty if a snippet or layout failed."""

@@ -107,7 +107,7 @@ class BoundedSmtp(smtplib.SMTP):
         """Store the options; `begin` opens the connection."""
         self._options = options
         self._deadline = deadline
-        self._heard = b""
+        self._unread = b""
         super().__init__(local_hostname=ascii_domain(options.helo) or options.helo or own_name())
 
     def begin(self) -> None:
@@ -120,8 +120,8 @@ class BoundedSmtp(smtplib.SMTP):
         if code != 220:
             raise smtplib.SMTPConnectError(code, said)
         self.ehlo_or_helo_if_needed()
-        wanted = options.security is Security.REQUIRED
-        if wanted or (options.security is Security.OPPORTUNISTIC and self.has_extn("starttls")):
+        required = options.security is Security.REQUIRED
+        if required or (options.security is Security.OPPORTUNISTIC and self.has_extn("starttls")):
             self._protect()
         if options.username:
             self._log_in()
@@ -154,25 +154,25 @@ class BoundedSmtp(smtplib.SMTP):
         return self.sock
 
     def _line(self, until: float) -> bytes:
-        while b"\n" not in self._heard:
-            if len(self._heard) > _LONGEST_LINE:
+        while b"\n" not in self._unread:
+            if len(self._unread) > _LONGEST_LINE:
                 raise smtplib.SMTPResponseException(-1, b"garbled")
             self.live.settimeout(_left(until))
             data = self.live.recv(_LONGEST_LINE)
             if not data:
                 self.close()
                 raise ConnectionLost("closed by the server")
-            self._heard += data
-        line, _, self._heard = self._heard.partition(b"\n")
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
         return line
 
     def _connected(self) -> socket.socket:
         """Connect to the first address of the server that accepts; each gets an equal share of the remaining time."""
         options = self._options
-        found = _addresses(options.host, options.port, self._left())
+        addresses = _addresses(options.host, options.port, self._left())
         failure: OSError = ConnectionLost("the name has no address")
-        for number, (family, kind, protocol, _, address) in enumerate(found):
-            share = self._left() / (len(found) - number)
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            share = self._left() / (len(addresses) - number)
             wait = _CONNECT if options.timeout is None else options.timeout.total_seconds()
             sock = socket.socket(family, kind, protocol)
             try:
@@ -191,7 +191,7 @@ class BoundedSmtp(smtplib.SMTP):
         code, said = self.docmd("STARTTLS")
         if code != 220:
             raise smtplib.SMTPResponseException(code, said)
-        if self._heard:
+        if self._unread:
             raise ssl.SSLError("clear text after the answer to STARTTLS")  # somebody in between inserted it
         self._wrap()
         # RFC 3207: forget what was said before
@@ -314,14 +314,14 @@ def _within(seconds: float, call: Callable[[], Result]) -> Result:
 
     Thread(target=run, name="resolving", daemon=True).start()
     try:
-        found = answers.get(timeout=seconds)
+        answer = answers.get(timeout=seconds)
     except Empty:
         raise TimeoutError("the resolver does not answer") from None
-    if isinstance(found, UnicodeError):
+    if isinstance(answer, UnicodeError):
         raise ConnectionLost("not a host name")
-    if isinstance(found, OSError):
-        raise found
-    return found
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
 def _context(options: SmtpOptions) -> ssl.SSLContext:

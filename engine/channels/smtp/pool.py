@@ -31,7 +31,7 @@ from engine.domain.lifecycle import SkipReason
 
 _log = logging.getLogger("engine.channels.smtp_postman")
 
-_LOOK: Final = 0.1
+_CHECK_EVERY: Final = 0.1
 """Seconds between checks for connections that keep us waiting, however busy the others are."""
 _ONE_MORE: Final = 10.0
 """Maximum seconds to set up a connection beside others: it is useful, not necessary."""
@@ -72,7 +72,7 @@ class SmtpPool:
         self._opening: dict[Opening, float] = {}
         self._had = 0
         self._held = 0
-        self._served_at = self._looked_at = time.monotonic()
+        self._served_at = self._checked_at = time.monotonic()
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Send a window; its flight gets one outcome per envelope."""
@@ -110,7 +110,7 @@ class SmtpPool:
             self._closing = True
             thread = self._thread
             self._over = thread is None
-        self._ring()
+        self._wake()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_SETTLING)
         until = time.monotonic() + _NEARLY
@@ -122,20 +122,20 @@ class SmtpPool:
             self._thread = threading.Thread(target=self._run, name="smtp-pool", daemon=True)
             self._thread.start()
 
-    def _give(self, one: Window | Opening) -> None:
+    def _give(self, work: Window | Opening) -> None:
         with self._lock:
             late = self._over
             if not late:
-                self._inbox.append(one)
+                self._inbox.append(work)
         if not late:
-            self._ring()
-        elif isinstance(one, Opening):
-            one.drop()
+            self._wake()
+        elif isinstance(work, Opening):
+            work.drop()
         else:
-            one.ended += [(turn.place, NotBegun()) for turn in one.waiting]
-            one.flight.put(one.ended, 0)
+            work.ended += [(turn.place, NotBegun()) for turn in work.waiting]
+            work.flight.put(work.ended, 0)
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):  # a wake-up is already pending, or the thread has ended
             self._wakeup.send(b".")
 
@@ -156,7 +156,7 @@ class SmtpPool:
         self._windows.report()
         may_open = self._may_open()
         busy = self._windows or self._kept or self._opening
-        ready = self._selector.select(0 if may_open else _LOOK if busy else None)
+        ready = self._selector.select(0 if may_open else _CHECK_EVERY if busy else None)
         for key, mask in ready:
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -165,8 +165,8 @@ class SmtpPool:
                 self._serve(key.data, mask)
         if not ready and may_open:
             self._open()
-        if not ready or time.monotonic() - self._looked_at > _LOOK:
-            self._look()
+        if not ready or time.monotonic() - self._checked_at > _CHECK_EVERY:
+            self._check_connections()
         self._windows.report()
 
     def _most(self) -> int:
@@ -176,8 +176,8 @@ class SmtpPool:
         """
         if not self._server.takes_more:
             return max(1, len(self._kept))
-        asked = max(1, self._options.connections) * max(1, self._options.threads)
-        return min(_MOST_OVER * asked, asked + self._held)
+        most = max(1, self._options.connections) * max(1, self._options.threads)
+        return min(_MOST_OVER * most, most + self._held)
 
     def _may_open(self) -> bool:
         """Whether another connection may be set up: one at a time, but up to the previous number at once.
@@ -195,11 +195,11 @@ class SmtpPool:
     def _admit(self) -> None:
         """Process the inbox: new windows and connections."""
         while self._inbox:
-            one = self._inbox.popleft()
-            if isinstance(one, Opening):
-                self._opened(one)
+            work = self._inbox.popleft()
+            if isinstance(work, Opening):
+                self._opened(work)
                 continue
-            self._windows.add(one)
+            self._windows.add(work)
             if not self._kept and (refusal := self._server.refusal) is not None:
                 self._windows.end_all(refusal)
 
@@ -263,13 +263,13 @@ class SmtpPool:
             self._free[connection] = None
 
     def _watch(self, connection: Connection) -> None:
-        wanted = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
+        interest = EVENT_READ | EVENT_WRITE if connection.dialogue.out else EVENT_READ
         known = self._events.get(connection)
         if known is None:
-            self._selector.register(connection.socket, wanted, connection)
-        elif known != wanted:
-            self._selector.modify(connection.socket, wanted, connection)
-        self._events[connection] = wanted
+            self._selector.register(connection.socket, interest, connection)
+        elif known != interest:
+            self._selector.modify(connection.socket, interest, connection)
+        self._events[connection] = interest
 
     def _forget(self, connection: Connection) -> None:
         if self._events.pop(connection, None) is not None:
@@ -305,9 +305,9 @@ class SmtpPool:
             self._server.close(outcome)
             self._windows.end_all(outcome)
 
-    def _look(self) -> None:
+    def _check_connections(self) -> None:
         """End overdue and idle connections; if the server answers on none, end all waiting turns."""
-        now = self._looked_at = time.monotonic()
+        now = self._checked_at = time.monotonic()
         self._windows.end_stopped()
         late = [one for one in self._events if not one.dialogue.idle and one.until <= now]
         for connection in late:
@@ -321,7 +321,7 @@ class SmtpPool:
             self._had = len(self._kept)  # no more are needed
         self._held = 0
         if now - self._served_at < _HELD:
-            waiting = [one.used_at for one in self._events if not one.dialogue.idle]
+            waiting = [busy.used_at for busy in self._events if not busy.dialogue.idle]
             self._held = sum(now - since > _HELD for since in waiting)
             self._held += sum(now - began > _SLOW_OPENING for began in self._opening.values())
 
@@ -330,11 +330,11 @@ class SmtpPool:
         with self._lock:
             self._closing = self._over = True
         while self._inbox:
-            one = self._inbox.popleft()
-            if isinstance(one, Window):
-                self._windows.add(one)
+            work = self._inbox.popleft()
+            if isinstance(work, Window):
+                self._windows.add(work)
             else:
-                one.drop()
+                work.drop()
         for connection in [*self._kept]:
             for turn in connection.dialogue.lost():
                 self._windows.end(turn, NotBegun())

@@ -107,8 +107,8 @@ def judge(phase: Phase, answer: Answer) -> Outcome | None:
 def _positive(phase: Phase, code: int) -> Outcome | None:
     if phase is Phase.DOT:
         return Sent() if code < 300 else broken(phase, "smtp_garbled")
-    wanted = 354 if phase is Phase.DATA else 250
-    return None if code == wanted or (phase is Phase.RCPT and code in (251, 252)) else broken(phase, "smtp_garbled")
+    expected = 354 if phase is Phase.DATA else 250
+    return None if code == expected or (phase is Phase.RCPT and code in (251, 252)) else broken(phase, "smtp_garbled")
 
 
 def _temporary(phase: Phase, answer: Answer, reason: str) -> Retry:

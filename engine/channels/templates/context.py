@@ -29,8 +29,10 @@ class UserValues:
     """
 
     def __init__(self, catalogue: Catalogue, names: Collection[str] | None = None) -> None:
-        fields = [one for name, one in catalogue.fields.items() if names is None or name in names]
-        self._fields = [(one.name, one, _FOLDER.get(one.kind), _stored_as(one), normaliser(one)) for one in fields]
+        fields = [field for name, field in catalogue.fields.items() if names is None or name in names]
+        self._fields = [
+            (field.name, field, _FOLDER.get(field.kind), _stored_as(field), normaliser(field)) for field in fields
+        ]
 
     @property
     def paths(self) -> list[str]:

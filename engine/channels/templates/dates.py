@@ -106,11 +106,11 @@ def format_time(at: datetime, form: str, names: Names = ENGLISH) -> str:
     Supports letters with the flags `-` `_` `0` `^` `#` `:` and a width; unknown letters stay as they are.
     """
 
-    def put(found: re.Match[str]) -> str:
-        flags, colons, width, letter = found.groups()
+    def put(match: re.Match[str]) -> str:
+        flags, colons, width, letter = match.groups()
         made = _letter(at, letter, colons, names, int(width or 0))
         if made is None:
-            return found[0]
+            return match[0]
         return _padded(*made, flags, min(int(width or 0), _WIDEST))
 
     return _LETTER.sub(put, form)

@@ -40,7 +40,7 @@ def install_filters(environment: Environment) -> None:
 
 def _limited(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def limited(value: object, *arguments: object, **named: object) -> object:
-        sizes = [_length(one) for one in (value, *arguments)]
+        sizes = [_length(argument) for argument in (value, *arguments)]
         # `replace` of nothing by a long text squares what a user typed: refuse it before it is made.
         product = sizes[0] * max(sizes[1:], default=1) if name in _MULTIPLYING else max(sizes)
         if product > LARGEST_VALUE:

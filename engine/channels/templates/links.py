@@ -45,18 +45,18 @@ def without_programs(html: str) -> str:
     if LINK_MARK not in html:
         return html
     done, *rest = html.split(LINK_MARK)
-    for piece in rest:
-        done += f"unsafe:{piece}" if _runs(done, piece) else piece
+    for part in rest:
+        done += f"unsafe:{part}" if _runs(done, part) else part
     return done
 
 
-def _runs(before: str, piece: str) -> bool:
-    """Whether `piece` continues the value of a link's attribute, and the link runs a program."""
-    found = _IN_LINK.search(before[-_LONGEST:])
-    if found is None:
+def _runs(before: str, text: str) -> bool:
+    """Whether `text` continues the value of a link's attribute, and the link runs a program."""
+    match = _IN_LINK.search(before[-_LONGEST:])
+    if match is None:
         return False
-    begun = found["double"] or found["single"] or found["bare"] or found["named"] or ""
-    if found["several"]:
+    begun = match["double"] or match["single"] or match["bare"] or match["named"] or ""
+    if match["several"]:
         begun = begun.rpartition(",")[2]
-    address = _BLANK.sub("", unescape(begun + piece[:_LONGEST])).lower()
+    address = _BLANK.sub("", unescape(begun + text[:_LONGEST])).lower()
     return _DANGEROUS.match(address) is not None

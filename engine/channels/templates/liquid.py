@@ -192,17 +192,17 @@ def check(template: str, fields: frozenset[str] | None = None) -> list[Lint]:
     """
     compiled = bound(template, False)
     analysis = compiled.analyze(include_partials=False)
-    found: list[Lint] = []
+    lints: list[Lint] = []
     for uses in analysis.globals.values():
         for use in uses:
             named = _unknown(use.segments, fields)
             if named is not None:
-                found.append(_lint(template, use.span.index, *named))
+                lints.append(_lint(template, use.span.index, *named))
     known = ENVIRONMENTS[False].filters
     for name, spans in analysis.filters.items():
         if name not in known:
-            found.extend(_lint(template, span.index, f"unknown filter {name!r}", name, list(known)) for span in spans)
-    return sorted(found, key=lambda lint: (lint.line, lint.column))
+            lints.extend(_lint(template, span.index, f"unknown filter {name!r}", name, list(known)) for span in spans)
+    return sorted(lints, key=lambda lint: (lint.line, lint.column))
 
 
 def user_fields(template: str, snippets: Mapping[str, str] | None = None) -> frozenset[str] | None:
@@ -292,6 +292,8 @@ def _unknown(segments: Sequence[object], fields: frozenset[str] | None) -> tuple
 
 
 def _lint(template: str, index: int, problem: str, name: str, known: list[str]) -> Lint:
-    near = difflib.get_close_matches(name, known, 1) or [one for one in known if one == f"user.{name}"]
+    near = difflib.get_close_matches(name, known, 1) or [
+        known_name for known_name in known if known_name == f"user.{name}"
+    ]
     line, column = place(template, index)
     return Lint(line, column, problem, f"did you mean {near[0]}?" if near else "")

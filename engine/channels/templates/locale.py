@@ -66,8 +66,8 @@ class _LocaleNames:
 
         half = "am" if hour < 12 else "pm"
         # most languages have these words in another width only, and some have none
-        found = (get_period_names(width, "format", self._locale) for width in ("wide", "abbreviated", "narrow"))
-        return next((str(one[half]) for one in found if half in one), ENGLISH.half(hour))
+        calendars = (get_period_names(width, "format", self._locale) for width in ("wide", "abbreviated", "narrow"))
+        return next((str(calendar[half]) for calendar in calendars if half in calendar), ENGLISH.half(hour))
 
 
 @lru_cache(200)
@@ -75,8 +75,8 @@ def names_of(locale: str) -> Names:
     """Return the calendar's words for the locale with this name."""
     if locale.replace("-", "_").split("_")[0] == "en":
         return ENGLISH
-    found = locale_named(locale)
-    return ENGLISH if found is None else _LocaleNames(found)
+    names = locale_named(locale)
+    return ENGLISH if names is None else _LocaleNames(names)
 
 
 def format_date(at: datetime, form: str, locale: str) -> str:

@@ -105,10 +105,10 @@ def _flat(
     """Return texts and outputs in printing order, or None if a tag decides the order."""
     flat: list[ContentNode | OutputNode] = []
     for node in nodes:
-        found = _printed(node, whole, filled, inside)
-        if found is None:
+        printed = _printed(node, whole, filled, inside)
+        if printed is None:
             return None
-        flat += found
+        flat += printed
     return flat
 
 
@@ -144,15 +144,15 @@ def _of_part(
 def _laid_out(node: LayoutNode, whole: BoundTemplate) -> list[ContentNode | OutputNode] | None:
     body: list[ContentNode | OutputNode] = []
     blocks: dict[str, list[ContentNode | OutputNode]] = {}
-    for one in node.body.nodes:
-        inner = one.body.nodes if isinstance(one, BlockTagNode) else [one]
-        found = _flat(inner, whole, _Filled(None, {}), frozenset({node.name.value}))
-        if found is None:
+    for child in node.body.nodes:
+        inner = child.body.nodes if isinstance(child, BlockTagNode) else [child]
+        literals = _flat(inner, whole, _Filled(None, {}), frozenset({node.name.value}))
+        if literals is None:
             return None
-        if isinstance(one, BlockTagNode):
-            blocks.setdefault(one.name, found)
+        if isinstance(child, BlockTagNode):
+            blocks.setdefault(child.name, literals)
         else:
-            body += found
+            body += literals
     return _of_part(str(node.name.value), whole, _Filled(body, blocks), frozenset())
 
 

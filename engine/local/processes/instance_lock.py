@@ -44,9 +44,9 @@ class InstanceLock:
 
     def runner(self) -> Born | None:
         """Return the process that runs the engine now; None if there is none or it was killed."""
-        told = self._read()
+        record = self._read()
         try:
-            born = Born(int(told["pid"]), told["birth"])
+            born = Born(int(record["pid"]), record["birth"])
         except (ValueError, KeyError):
             return None
         return born if born.alive else None
@@ -57,10 +57,10 @@ class InstanceLock:
 
     def _read(self) -> dict[str, str]:
         try:
-            told = json.loads(self._path.read_text(encoding="utf-8"))
+            record = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
+        return {key: str(value) for key, value in record.items()} if isinstance(record, dict) else {}
 
     def end(self, patience: timedelta) -> bool:
         """Send the runner a TERM and wait; after `patience` send a second one, which kills. Return False if none ran.

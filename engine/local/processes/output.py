@@ -24,7 +24,7 @@ class Output:
 
     For people, a line of the logs becomes a sentence (`engine.telemetry.people`), and consecutive lines that differ in
     few places become one; any other line stays unchanged. With `as_json` every line is one JSON document, and a line
-    that is not JSON is wrapped in one. `told` is called with each event of the logs, once for lines that are alike.
+    that is not JSON is wrapped in one. `on_event` is called with each event of the logs, once for lines that are alike.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Output:
         *,
         now: Callable[[], datetime],
         as_json: bool = False,
-        told: Callable[[str, str], None] = lambda *_: None,
+        on_event: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._stream = stream
         self._now = now
@@ -43,7 +43,7 @@ class Output:
         self._colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(names)}
         self._rest: dict[str, bytes] = {}
         self._as_json = as_json
-        self.told = told
+        self.on_event = on_event
 
     def feed(self, name: str, chunk: bytes) -> None:
         """Take bytes that the process `name` wrote: write its whole lines and keep the rest until its line ends."""
@@ -67,14 +67,14 @@ class Output:
             return
         shown: list[str] = []
         events: list[str] = []
-        for one in bundled([line + b"\n" for line in lines]):
-            raws = one.lines if isinstance(one, Bundle) else (one,)
-            logged = one.first if isinstance(one, Bundle) and one.lines[0].startswith(_LOGGED) else None
+        for bundle in bundled([line + b"\n" for line in lines]):
+            raws = bundle.lines if isinstance(bundle, Bundle) else (bundle,)
+            logged = bundle.first if isinstance(bundle, Bundle) and bundle.lines[0].startswith(_LOGGED) else None
             if logged is None or self._as_json:
                 texts = [raw.decode("utf-8", "replace").rstrip("\r\n") for raw in raws]
                 shown += texts if logged is not None else map(self._foreign, (name,) * len(texts), texts)
             else:
-                count = sum(int(found[1]) if (found := _ALIKE.search(raw)) else 1 for raw in raws)
+                count = sum(int(match[1]) if (match := _ALIKE.search(raw)) else 1 for raw in raws)
                 more = f", and {count - 1:,} more" if count > 1 else ""
                 shown.append(f"{self._prefix(name)}{sentence(logged)}{more}")
             event = None if logged is None else logged.get("event")
@@ -82,8 +82,8 @@ class Output:
                 events.append(str(event["action"]))
         self._stream.write("".join(f"{line}\n" for line in shown))
         self._stream.flush()
-        for told in events:
-            self.told(name, told)
+        for action in events:
+            self.on_event(name, action)
 
     def _prefix(self, name: str) -> str:
         prefix = f"{self._now():%H:%M:%S} {name.ljust(self._width)} | "

@@ -73,7 +73,7 @@ class _Parent:
     say: Callable[[str], None]
     curable: Collection[int]
     again: Backoff
-    heard: list[int] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)  # exit codes of children that ended by themselves
 
     def __post_init__(self) -> None:
@@ -88,10 +88,10 @@ class _Parent:
             stopping: float | None = None
             while stopping is None or any(child.pid for child in self.children):
                 now = time.monotonic()
-                if stopping is None and (self.heard or self.ended):
+                if stopping is None and (self.signals or self.ended):
                     stopping = now + self.patience.total_seconds() * MARGIN
                     self._tell(signal.SIGTERM)
-                if stopping is not None and (now > stopping or self.heard.count(signal.SIGINT) > 1):
+                if stopping is not None and (now > stopping or self.signals.count(signal.SIGINT) > 1):
                     self._tell(signal.SIGKILL)
                 if stopping is None and not self._fork_missing(now):
                     return None
@@ -99,8 +99,8 @@ class _Parent:
                 self._bury(time.monotonic())
         for end in (self._alive, self._held, self._waking, self._wake):
             os.close(end)
-        if self.heard:
-            return INTERRUPTED if self.heard[0] == signal.SIGINT else 0
+        if self.signals:
+            return INTERRUPTED if self.signals[0] == signal.SIGINT else 0
         return self.ended[0]
 
     def _fork_missing(self, now: float) -> bool:
@@ -139,7 +139,7 @@ class _Parent:
                 child.pid, child.due = 0, now + delay
                 code = os.waitstatus_to_exitcode(status)
                 ends_all = code >= 0 and code not in self.curable
-                if not self.heard and not self.ended:
+                if not self.signals and not self.ended:
                     self._say(f"child {child.number} (pid {pid}) ended {how_ended(code)}", delay, ends_all=ends_all)
                 if ends_all:
                     self.ended.append(code)
@@ -173,7 +173,7 @@ class _Parent:
 
         def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
             if number != signal.SIGCHLD:
-                self.heard.append(number)
+                self.signals.append(number)
 
         before = {number: signal.signal(number, hear) for number in (*_STOPS, signal.SIGCHLD)}
         woken = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)

@@ -71,14 +71,14 @@ def group_of(user: str | None) -> int | None:
 
 def members(group: int) -> list[int]:
     """Return the pids of a process group that still run."""
-    found = []
+    pids = []
     for pid in psutil.pids():
         try:
             if os.getpgid(pid) == group and birth_of(pid) is not None:
-                found.append(pid)
+                pids.append(pid)
         except (ProcessLookupError, PermissionError):
             continue
-    return found
+    return pids
 
 
 def marked_groups(name: str, value: str) -> list[int]:
@@ -87,14 +87,14 @@ def marked_groups(name: str, value: str) -> list[int]:
     This finds processes that a run started but died before recording. It skips processes of other users, whose
     environment cannot be read.
     """
-    found = set()
+    groups = set()
     for process in psutil.process_iter():
         try:
             if process.environ().get(name) == value and birth_of(process.pid) is not None:
-                found.add(os.getpgid(process.pid))
+                groups.add(os.getpgid(process.pid))
         except (psutil.Error, OSError):
             continue
-    return sorted(found - {os.getpgid(0)})
+    return sorted(groups - {os.getpgid(0)})
 
 
 def end_groups(groups: Sequence[int], *, patience: timedelta) -> None:

@@ -60,12 +60,12 @@ def read_procfile(path: Path) -> tuple[ProcessType, ...]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         mark = Mark(str(path), number, 1)
-        if not (found := _LINE.fullmatch(line.rstrip())):
+        if not (match := _LINE.fullmatch(line.rstrip())):
             faults.append(Fault(mark, "", f"expected `name: command`, got {line.strip()[:60]!r}"))
-        elif found[1] in types:
-            faults.append(Fault(mark, found[1], "this name is in the file twice", "give one of them another name"))
+        elif match[1] in types:
+            faults.append(Fault(mark, match[1], "this name is in the file twice", "give one of them another name"))
         else:
-            types[found[1]] = ProcessType(found[1], found[2])
+            types[match[1]] = ProcessType(match[1], match[2])
     if not types and not faults:
         faults.append(Fault(Mark(str(path), 1, 1), "", "no process type", "write lines such as `web: command`"))
     if faults:
@@ -107,10 +107,10 @@ def by_shell(command: str) -> tuple[str, ...]:
     If the line is one plain command, the shell runs it with `exec`, so that the program itself is our child and a
     signal reaches it once. A worker fleet that receives TERM twice gives up its work.
     """
-    found = _PLAIN.match(command)
-    if found is None or found["program"] in _BUILTINS or _OPERATORS.search(command):
+    match = _PLAIN.match(command)
+    if match is None or match["program"] in _BUILTINS or _OPERATORS.search(command):
         return ("/bin/sh", "-c", command)
-    return ("/bin/sh", "-c", f"{found['assignments']}exec {command[found.end('assignments') :]}")
+    return ("/bin/sh", "-c", f"{match['assignments']}exec {command[match.end('assignments') :]}")
 
 
 def ports(types: Sequence[ProcessType], scale: Mapping[str, int], given: str | None) -> Iterator[int]:

@@ -49,7 +49,7 @@ class SupervisedFile:
         """Replace the whole state. A full disk loses the file, but does not stop the processes."""
         beside = self._path.with_name(f"{FILE}.{os.getpid()}")
         with suppress(OSError):
-            document = {"owner": asdict(owner), "processes": [asdict(one) for one in states]}
+            document = {"owner": asdict(owner), "processes": [asdict(state) for state in states]}
             beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
             beside.replace(self._path)
 
@@ -59,6 +59,6 @@ class SupervisedFile:
             document = json.loads(self._path.read_text(encoding="utf-8"))
             if Born(**document["owner"]) != owner:
                 return None
-            return [Supervised(**one) for one in document["processes"]]
+            return [Supervised(**state) for state in document["processes"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None

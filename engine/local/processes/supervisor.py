@@ -100,8 +100,8 @@ class Supervisor:
         first = self.env.get("PORT") or os.environ.get("PORT")
         numbered = zip(instances(self.types, self.scale), ports(self.types, self.scale, first), strict=True)
         self._instances = [Instance(name, kind, port) for (name, kind), port in numbered]
-        self._told: list[Supervised] = []
-        self._heard: list[int] = []  # signals, in the order they came
+        self._reported: list[Supervised] = []
+        self._received: list[int] = []  # signals, in the order they came
 
     def run(self) -> int:
         """Supervise until a stop signal; return the exit code: 0 after TERM, 130 after Ctrl-C."""
@@ -115,7 +115,7 @@ class Supervisor:
             if guard.stdin:
                 guard.stdin.close()
             guard.wait()
-        return _INTERRUPTED if self._heard[:1] == [signal.SIGINT] else 0
+        return _INTERRUPTED if self._received[:1] == [signal.SIGINT] else 0
 
     def _loop(self) -> None:
         obeyed = 0
@@ -123,22 +123,24 @@ class Supervisor:
             for key, _ in self._selector.select(_TICK):
                 self._read(key)
             now = time.monotonic()
-            for number in self._heard[obeyed:]:
+            for number in self._received[obeyed:]:
                 obeyed += 1
                 self._stop(now, obeyed, signal.Signals(number).name)
             for instance in self._instances:
-                self._look_at(instance, now, stopping=obeyed > 0)
+                self._check(instance, now, stopping=obeyed > 0)
             self._tell_changes()
 
     def _tell_changes(self) -> None:
         # a process that started before this is healthy
         healthy = time.monotonic() - self.backoff.healthy.total_seconds()
-        states = [_state(one, failing=one.deaths > 1 and one.born_at > healthy) for one in self._instances]
-        if states != self._told:
-            self._told = states
+        states = [
+            _state(instance, failing=instance.deaths > 1 and instance.born_at > healthy) for instance in self._instances
+        ]
+        if states != self._reported:
+            self._reported = states
             self.tell(states)
 
-    def _look_at(self, instance: Instance, now: float, *, stopping: bool) -> None:
+    def _check(self, instance: Instance, now: float, *, stopping: bool) -> None:
         """Do the due action for one process: collect it, start it, or kill it."""
         if instance.child is not None and instance.child.poll() is not None and not (stopping and _lingers(instance)):
             self._bury(instance, now, stopping=stopping)
@@ -249,7 +251,7 @@ class Supervisor:
         """Record the stop signals; the loop handles them within a tick."""
 
         def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
-            self._heard.append(number)
+            self._received.append(number)
 
         before = {number: signal.signal(number, hear) for number in _SIGNALS}
         try:

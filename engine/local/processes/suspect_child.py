@@ -57,13 +57,13 @@ class Nursery:
         """Run the nursery: wait for the variables, keep a child, end with the parent."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # these reach the whole group; the parent decides when to end
-        told = b""
-        while not told.endswith(b"\n"):
-            piece = os.read(reading, 65_536)
-            if not piece:
+        report = b""
+        while not report.endswith(b"\n"):
+            chunk = os.read(reading, 65_536)
+            if not chunk:
                 os._exit(0)
-            told += piece
-        variables, deaths, child, born, due = json.loads(told), 0, 0, 0.0, 0.0
+            report += chunk
+        variables, deaths, child, born, due = json.loads(report), 0, 0, 0.0, 0.0
         while not _closed(reading):
             now = time.monotonic()
             if child and os.waitpid(child, os.WNOHANG)[0]:

@@ -64,7 +64,7 @@ class Status:
     None if nobody asked, or if only the driver can tell.
     """
 
-    def asked(self, reaches: Callable[[str], bool | None]) -> Status:
+    def probed(self, reaches: Callable[[str], bool | None]) -> Status:
         """Return this status with the result of `reaches` for its address."""
         return replace(self, answers=reaches(self.url))
 

@@ -123,15 +123,15 @@ def _progress(say: Say) -> Callable[[str, int], AbstractContextManager[Callable[
 
     @contextmanager
     def downloading(name: str, size: int) -> Iterator[Callable[[int], None]]:
-        got, told = 0, 0
+        got, shown = 0, 0
         say(f"fetching {name} ({size / 1e6:.0f} MB)")
 
         def chunk(length: int) -> None:
-            nonlocal got, told
+            nonlocal got, shown
             got += length
-            if (percent := 100 * got // size) >= told + _STEP:
-                told = percent - percent % _STEP
-                say(f"fetching {name}: {told} %")
+            if (percent := 100 * got // size) >= shown + _STEP:
+                shown = percent - percent % _STEP
+                say(f"fetching {name}: {shown} %")
 
         yield chunk
 

@@ -41,15 +41,15 @@ def find_java(user: str | None, fetched: Path, say: Say) -> Java:
     """
     wrong = []
     for origin, program in _candidates():
-        found = examine(program, user)
-        if isinstance(found, Java):
-            return found
-        wrong.append(f"{origin}: {found}")
+        java = examine(program, user)
+        if isinstance(java, Java):
+            return java
+        wrong.append(f"{origin}: {java}")
     say(f"no Java {OLDEST} here ({'; '.join(wrong) or 'none found'}); fetching one")
-    found = _fetched(user, fetched)
-    if isinstance(found, Java):
-        return found
-    reasons = "; ".join([*wrong, f"fetched: {found}"])
+    java = _fetched(user, fetched)
+    if isinstance(java, Java):
+        return java
+    reasons = "; ".join([*wrong, f"fetched: {java}"])
     raise CannotStart(f"elasticsearch: no Java {OLDEST} or later serves ({reasons})", remedy=_REMEDY)
 
 

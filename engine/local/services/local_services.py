@@ -109,16 +109,16 @@ class LocalServices:
         and what that costs. If `wait_for_search` is false, Elasticsearch starts after the processes that need the
         processor more (`start_search`), and the returned address is the one at which it will serve.
         """
-        wanted = list(names)
+        chosen = list(names)
         if wait_for_search:
             self.start_search()
-        self.launch(wanted)
-        urls = {name: self.url(name) for name in wanted if name != "elastic"}
+        self.launch(chosen)
+        urls = {name: self.url(name) for name in chosen if name != "elastic"}
         return Urls(
             urls.get("mongo", ""),
             urls.get("broker", ""),
             urls.get("cache", ""),
-            (self.elastic_url() if wait_for_search else self.elastic_soon()) if "elastic" in wanted else None,
+            (self.elastic_url() if wait_for_search else self.elastic_soon()) if "elastic" in chosen else None,
         )
 
     def start_search(self) -> None:
@@ -214,14 +214,14 @@ class LocalServices:
                 shown.append(_status(name, entry))
         return shown
 
-    def asked(self, one: Status) -> Status:
+    def probed(self, status: Status) -> Status:
         """Return the status with `answers`: a given address takes connections, a local service replies."""
-        if one.state == "given":
-            return one.asked(reaches)
-        entry = self._record.read().get(one.name)
-        if one.state != "running" or entry is None:
-            return one
-        return replace(one, answers=self.answers(one.name, entry))
+        if status.state == "given":
+            return status.probed(reaches)
+        entry = self._record.read().get(status.name)
+        if status.state != "running" or entry is None:
+            return status
+        return replace(status, answers=self.answers(status.name, entry))
 
     def keep(self) -> None:
         """Restart services launched here that die, at their old addresses, from now on until `stop`."""

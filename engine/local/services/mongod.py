@@ -163,12 +163,12 @@ def probe(program: Path) -> None:
 
 def missing_part(complaint: str) -> CannotStart:
     """Turn the loader's `complaint` into an error that names the part to install."""
-    if found := re.search(r"loading shared libraries: (\S+?):", complaint):
-        library = found[1]
+    if match := re.search(r"loading shared libraries: (\S+?):", complaint):
+        library = match[1]
         package = _DEBIAN.get(library)
         install = f"install {package} (Debian: apt install {package})" if package else f"install {library}"
         return CannotStart(f"mongod: the shared library {library} is missing", remedy=f"{install}, {_REMEDY}")
-    if found := re.search(r"version [`']GLIBC_([\d.]+)' not found", complaint):
-        return CannotStart(f"mongod: glibc {found[1]} or later is needed", remedy=_REMEDY[3:])
+    if match := re.search(r"version [`']GLIBC_([\d.]+)' not found", complaint):
+        return CannotStart(f"mongod: glibc {match[1]} or later is needed", remedy=_REMEDY[3:])
     first = complaint.strip().splitlines()[0] if complaint.strip() else "it ended without a message"
     return CannotStart(f"mongod: it does not run here: {first}", remedy=_REMEDY[3:])

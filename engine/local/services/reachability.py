@@ -31,9 +31,9 @@ def reaches(url: str) -> bool | None:
 def answers(port: int, question: bytes) -> bool:
     """Return whether the server on a local port replies to `question` within 5 s, even if only that it is busy."""
     try:
-        with socket.create_connection((LOOPBACK, port), ANSWERS) as one:
-            one.sendall(question)
-            return bool(one.recv(1))
+        with socket.create_connection((LOOPBACK, port), ANSWERS) as connection:
+            connection.sendall(question)
+            return bool(connection.recv(1))
     except OSError:
         return False
 
@@ -52,10 +52,10 @@ def _takes(host: str, port: int) -> bool:
 
 
 def _connects(family: socket.AddressFamily, path: str) -> bool:
-    with socket.socket(family, socket.SOCK_STREAM) as one:
-        one.settimeout(SECONDS)
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(SECONDS)
         try:
-            one.connect(path)
+            connection.connect(path)
         except OSError:
             return False
     return True

@@ -33,7 +33,7 @@ class Keeper:
 
     `read` returns the entries of all services. `restart` starts a service again and returns its new entry (raises
     `CannotStart`). `answers` asks a service a question; `kill` ends one that does not answer. `say` reports every
-    death, silence and return. `asked` holds the seconds between two questions, `hung` the seconds of
+    death, silence and return. `between_questions` holds the seconds between two questions, `hung` the seconds of
     silence after which a service is killed.
     """
 
@@ -50,7 +50,7 @@ class Keeper:
     ) -> None:
         self._answers = answers
         self._kill = kill
-        self.asked = ASKED
+        self.between_questions = ASKED
         self.hung = HUNG.total_seconds()
         self._read = read
         self._restart = restart
@@ -75,14 +75,14 @@ class Keeper:
     def _watch(self, name: ServiceName) -> None:
         entry = self._read().get(name)
         deaths, born = 0, time.monotonic()
-        silence = _Silence(self.asked)
+        silence = _Silence(self.between_questions)
         while not self._ending.wait(POLL):
             if entry is None or not entry.died:
                 entry = entry or self._read().get(name)
                 if entry is not None and silence.is_time():
                     self._ask(name, entry, silence)
                 continue
-            silence = _Silence(self.asked)
+            silence = _Silence(self.between_questions)
             entry = self._read().get(name)  # another process may have ended it on purpose, or started it again
             if entry is None or not entry.died:
                 continue
@@ -92,7 +92,7 @@ class Keeper:
 
     def _ask(self, name: ServiceName, entry: Entry, silence: _Silence) -> None:
         """Ask a service a question; kill it after too long a silence."""
-        lasting = silence.told(answers=self._answers(name, entry))
+        lasting = silence.record(answers=self._answers(name, entry))
         pid = entry.process.pid if entry.process else 0
         if self._ending.is_set() or entry.died:
             return
@@ -134,7 +134,7 @@ class _Silence:
         """Return whether a question is due."""
         return time.monotonic() >= self._next
 
-    def told(self, *, answers: bool) -> float | None:
+    def record(self, *, answers: bool) -> float | None:
         """Record an answer or its absence; return seconds since the first unanswered question, None after an answer."""
         now = time.monotonic()
         self._next = now + self._every

@@ -42,9 +42,9 @@ class ChangeTriggers:
         """
         with self._lock:  # a second caller waits until the first one has built the registry
             self._live_campaigns.refresh()
-            while (wanted := (self._live_campaigns.generation, self._campaign_cache.workspaces)) != self._built_for:
-                self._build(self._live_campaigns.those(concerned))
-                self._built_for = wanted  # repeat if the workspaces changed: entries must be consistent
+            while (built_for := (self._live_campaigns.generation, self._campaign_cache.workspaces)) != self._built_for:
+                self._build(self._live_campaigns.where(concerned))
+                self._built_for = built_for  # repeat if the workspaces changed: entries must be consistent
 
     def _build(self, records: Mapping[str, CampaignRecord]) -> None:
         by_name: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -68,18 +68,18 @@ class ChangeTriggers:
 
     def concerned(self, workspace: str, names: Iterable[str]) -> frozenset[str]:
         """Return the uids of the campaigns that a change of `names` concerns; any change concerns an unfit campaign."""
-        found = self._unread.get(workspace, frozenset())
-        wanted = frozenset(names)
-        for name in (EVERYTHING,) if EVERYTHING in wanted else wanted:
-            found |= self._by_name.get((workspace, name), frozenset())
-        return found
+        unread = self._unread.get(workspace, frozenset())
+        changed = frozenset(names)
+        for name in (EVERYTHING,) if EVERYTHING in changed else changed:
+            unread |= self._by_name.get((workspace, name), frozenset())
+        return unread
 
     def named(self, workspace: str) -> tuple[frozenset[str], frozenset[str]]:
         """Return the fields and the events that the live and draining campaigns of a workspace name."""
-        mine = (one for one in self._entries.values() if one.record.workspace == workspace)
-        entries = [one for one in mine if one.record.state in GOING]
+        mine = (entry for entry in self._entries.values() if entry.record.workspace == workspace)
+        entries = [entry for entry in mine if entry.record.state in GOING]
         nothing: frozenset[str] = frozenset()
-        return nothing.union(*(one.fields for one in entries)), nothing.union(*(one.events for one in entries))
+        return nothing.union(*(entry.fields for entry in entries)), nothing.union(*(entry.events for entry in entries))
 
     def entry(self, uid: str) -> Entry | None:
         """Return the campaign of a uid from `concerned`; None if its file does not fit its workspace."""

@@ -115,10 +115,10 @@ class CampaignCache:
 
     def catalogue(self, workspace: str) -> Catalogue:
         """Return the catalogue of a workspace. Raises `NotFound` if it has no file."""
-        found = self._catalogues.get(workspace)
-        if found is None:
+        cached = self._catalogues.get(workspace)
+        if cached is None:
             raise NotFound(f"workspace {workspace} has no file", remedy=f"add conf/workspaces/{workspace}.yaml")
-        return found
+        return cached
 
     def known_catalogue(self, workspace: str) -> Catalogue | None:
         """Return the catalogue of a workspace; None if it has no file."""
@@ -241,9 +241,9 @@ def _ended(spec: Mapping[str, Plain], *, goal: bool) -> dict[str, Plain]:
 
 def _names(named: Sequence[CompiledPredicate]) -> frozenset[str]:
     """Return the names of which a user's change must have one to concern these predicates."""
-    found = frozenset[str]().union(*(one.fields for one in named))
-    found |= {f"event:{name}" for one in named for name in one.events}
-    return found | {"lists"} if any(one.lists for one in named) else found
+    names = frozenset[str]().union(*(item.fields for item in named))
+    names |= {f"event:{name}" for item in named for name in item.events}
+    return names | {"lists"} if any(item.lists for item in named) else names
 
 
 def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
@@ -254,9 +254,9 @@ def _named(compiled: CompiledCampaign) -> tuple[frozenset[str], frozenset[str], 
     named = [predicate.compiled for predicate in predicates if predicate is not None]
     if compiled.goal is not None and compiled.goal.event is not None:
         named.append(compiled.goal.event.compiled)
-    fields = frozenset[str]().union(*(one.fields for one in named))
-    events = frozenset[str]().union(*(one.events for one in named))
-    return fields, events, frozenset({"lists"}) if any(one.lists for one in named) else frozenset()
+    fields = frozenset[str]().union(*(item.fields for item in named))
+    events = frozenset[str]().union(*(item.events for item in named))
+    return fields, events, frozenset({"lists"}) if any(item.lists for item in named) else frozenset()
 
 
 def with_shapes(record: CampaignRecord, loaded: LoadedCampaign) -> CampaignRecord:
@@ -290,9 +290,9 @@ def _retyped(record: CampaignRecord, name: str, applied: str, now: str | None) -
     )
 
 
-def launching(piece: Slice) -> bool:
+def launching(slice_: Slice) -> bool:
     """Whether a slice belongs to a launch run, which lets users into a one-off campaign."""
-    return piece.run is not None and kind_of_run(piece.run) == RunKind.LAUNCH
+    return slice_.run is not None and kind_of_run(slice_.run) == RunKind.LAUNCH
 
 
 def routing_facts(record: CampaignRecord) -> CampaignFacts:

@@ -17,8 +17,8 @@ from engine.telemetry.events import emit, emit_each
 def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, channel: str) -> None:
     """Emit one event for each delivery that got the same end, or that will be tried again."""
     alike: dict[tuple[str, Instant, str | None, int], list[Delivery]] = {}
-    for one in ended:
-        alike.setdefault((one.message, one.chosen_at, one.slice, one.attempts), []).append(one)
+    for delivery in ended:
+        alike.setdefault((delivery.message, delivery.chosen_at, delivery.slice, delivery.attempts), []).append(delivery)
     for (message, chosen_at, chosen_by, attempts), some in alike.items():
         common: dict[str, object] = {
             "workspace": entry.record.workspace,
@@ -33,11 +33,11 @@ def tell(entry: Entry, ended: Sequence[Delivery], end: Settled | Retry, *, chann
         }
         rows = [
             {
-                "user": user_id_of(one.user),
-                "entry": str(entry_of(one.id)),
-                "key": delivery_key(one.id, message),
+                "user": user_id_of(delivery.user),
+                "entry": str(entry_of(delivery.id)),
+                "key": delivery_key(delivery.id, message),
             }
-            for one in some
+            for delivery in some
         ]
         if isinstance(end, Retry):
             common |= {"attempts": attempts + 1, "after": end.after.total_seconds()}
@@ -60,8 +60,8 @@ class EndedDelivery(NamedTuple):
 def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDelivery]) -> None:
     """Emit one event for each delivery that ended without a sender (holdout, exited, poison, ...), as for any other."""
     alike: dict[tuple[Settled, Instant, str | None], list[EndedDelivery]] = {}
-    for one in ended:
-        alike.setdefault((one.settled, one.chosen_at, one.chosen_by), []).append(one)
+    for delivery in ended:
+        alike.setdefault((delivery.settled, delivery.chosen_at, delivery.chosen_by), []).append(delivery)
     for (settled, chosen_at, chosen_by), some in alike.items():
         common: dict[str, object] = {
             "workspace": workspace,
@@ -77,36 +77,36 @@ def tell_ends(workspace: str, campaign: str, uid: str, ended: Iterable[EndedDeli
         }
         rows = [
             {
-                "user": user_id_of(one.user),
-                "entry": str(entry_of(one.id)),
-                "key": delivery_key(one.id, settled.message),
+                "user": user_id_of(delivery.user),
+                "entry": str(entry_of(delivery.id)),
+                "key": delivery_key(delivery.id, settled.message),
             }
-            for one in some
+            for delivery in some
         ]
         emit_each(f"delivery.{settled.state.value}", common, rows)
 
 
-def tell_bounce(entry: Entry, one: Delivery, reason: str) -> None:
+def tell_bounce(entry: Entry, delivery: Delivery, reason: str) -> None:
     """Emit that a user's address is suppressed: it gets no more mail."""
     emit(
         "address.suppressed",
         workspace=entry.record.workspace,
         campaign=entry.record.name,
         campaign_uid=entry.record.uid,
-        message=one.message,
-        user=user_id_of(one.user),
-        key=delivery_key(one.id, one.message),
+        message=delivery.message,
+        user=user_id_of(delivery.user),
+        key=delivery_key(delivery.id, delivery.message),
         reason=reason,
     )
 
 
-def slice_labels(piece: Slice, campaign: str) -> dict[str, str]:
+def slice_labels(slice_: Slice, campaign: str) -> dict[str, str]:
     """Return the labels of an event about a slice of the campaign with this name."""
     return {
-        "workspace": piece.workspace,
+        "workspace": slice_.workspace,
         "campaign": campaign,
-        "campaign_uid": piece.campaign,
-        "slice": piece.id,
-        "kind": piece.kind.value,
-        **({"run": piece.run} if piece.run else {}),
+        "campaign_uid": slice_.campaign,
+        "slice": slice_.id,
+        "kind": slice_.kind.value,
+        **({"run": slice_.run} if slice_.run else {}),
     }

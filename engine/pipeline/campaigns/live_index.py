@@ -52,17 +52,17 @@ class LiveCampaigns:
         with self._lock:
             now = self._clock.monotonic()
             quiet = now - self._moved > QUIET
-            found, latest = self._campaigns.touched_since(self._since if quiet else max(_EPOCH, self._since - MARGIN))
+            records, latest = self._campaigns.touched_since(self._since if quiet else max(_EPOCH, self._since - MARGIN))
             if latest > self._since:
                 self._since, self._moved = latest, now
-            changed = [record for record in found if self._records.get(record.uid) != record]
+            changed = [record for record in records if self._records.get(record.uid) != record]
             self._put(changed)
             self.generation += bool(changed)
             if now - self._marked > MARKS_AGAIN:
                 self._mark(self._campaigns.marks())
                 self._marked = now
 
-    def those(self, test: Test) -> Mapping[str, CampaignRecord]:
+    def where(self, test: Test) -> Mapping[str, CampaignRecord]:
         """Return the known campaigns for which `test` holds, by uid; the returned mapping never changes.
 
         The index updates each view with every record that changes, so a call at each tick costs nothing. `test` must

@@ -92,20 +92,20 @@ class CampaignCommands:
     def _applied(self, loaded: LoadedCampaign, *, dry_run: bool) -> Applied:
         file, everybody = loaded.file, plain(loaded.audience) == EVERYBODY
         for _ in range(TRIES):
-            found = self._campaigns.named(file.campaign, file.workspace)
-            if not found:
+            records = self._campaigns.named(file.campaign, file.workspace)
+            if not records:
                 record = self._record(loaded, token_hex(6), 1)
                 if not dry_run and not self._campaigns.apply(record):
                     break
-                return self._told(Applied(record, True, ()), dry_run, everybody=everybody)
-            applied = self._edited(loaded, found[0])
-            if dry_run or applied.record is found[0]:
+                return self._announced(Applied(record, True, ()), dry_run, everybody=everybody)
+            applied = self._edited(loaded, records[0])
+            if dry_run or applied.record is records[0]:
                 return applied
-            if self._campaigns.apply(applied.record, evaluate=found[0].state in INSIDE):
+            if self._campaigns.apply(applied.record, evaluate=records[0].state in INSIDE):
                 self._wakeup.ring()
-                return self._told(applied, dry_run, everybody=everybody)
-            now = self._campaigns.get(found[0].uid)
-            if now is None or now.revision != found[0].revision:
+                return self._announced(applied, dry_run, everybody=everybody)
+            now = self._campaigns.get(records[0].uid)
+            if now is None or now.revision != records[0].revision:
                 # A concurrent edit ends the retries; after a concurrent pause, resume or end, judge the edit again.
                 break
         raise WrongCall(f"campaign {file.campaign} was edited concurrently", remedy="apply it again")
@@ -121,12 +121,12 @@ class CampaignCommands:
             if faults:
                 raise InvalidSource(faults)
         record = self._record(loaded, before.uid, before.revision + 1)
-        told = (
+        edit = (
             *changes(old, file),
             *snippet_changes(kept_texts(_spec(before).get(TEXTS)), loaded.texts),
             *_retyped(before, record),
         )
-        if not told and old.spec() == file.spec():
+        if not edit and old.spec() == file.spec():
             return Applied(before, False, ())
         record = replace(
             record,
@@ -138,9 +138,9 @@ class CampaignCommands:
         )
         if before.state in INSIDE and old.goal != file.goal:  # users who have left may have reached the new goal
             record = replace(record, left_wanted=record.evaluation_wanted)
-        return Applied(record, False, told)
+        return Applied(record, False, edit)
 
-    def _told(self, applied: Applied, dry_run: bool, *, everybody: bool) -> Applied:
+    def _announced(self, applied: Applied, dry_run: bool, *, everybody: bool) -> Applied:
         if not dry_run:
             self._emit("applied", applied.record, revision=applied.record.revision)
             if not everybody:  # Elasticsearch must hold the users by the time of the launch
@@ -253,9 +253,9 @@ class CampaignCommands:
         before = record
         for _ in range(TRIES):
             number = before.evaluation_wanted + 1
-            wanted = {"evaluation_wanted": number} if evaluate else {}
-            wanted |= {"everybody_wanted": number} if everybody else {}
-            if self._campaigns.move(before, state, exactly=evaluate, **wanted, **fields):
+            counters = {"evaluation_wanted": number} if evaluate else {}
+            counters |= {"everybody_wanted": number} if everybody else {}
+            if self._campaigns.move(before, state, exactly=evaluate, **counters, **fields):
                 self._wakeup.ring()
                 return self._campaigns.get(record.uid) or record
             now = self._campaigns.get(record.uid)

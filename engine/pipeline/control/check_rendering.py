@@ -31,32 +31,34 @@ class Rendered:
 
 def check_rendering(loaded: LoadedCampaign, as_of: Instant) -> Rendered:
     """Render each message for users with every field, none, extremes, and the words that templates compare with."""
-    told = Rendered()
+    rendered = Rendered()
     for i, message in enumerate(loaded.file.messages):
-        told.faults += _sender(loaded, i, message)
-        _message(loaded, i, message, as_of, told)
-    return told
+        rendered.faults += _sender(loaded, i, message)
+        _message(loaded, i, message, as_of, rendered)
+    return rendered
 
 
-def _message(loaded: LoadedCampaign, i: int, message: Message, as_of: Instant, told: Rendered) -> None:
+def _message(loaded: LoadedCampaign, i: int, message: Message, as_of: Instant, rendered: Rendered) -> None:
     letter = letter_of(loaded, loaded.file.campaign, message)
     mailing = MailRenderer(letter, message.name, loaded.catalogue)
     around = surroundings(loaded.catalogue, loaded.file.campaign, message.name, as_of)
     samples = list(sample_users(loaded.catalogue, as_of, _words(loaded, message)))
     for part in [name for name, _, _ in letter.parts()]:
         failures = [
-            (one, failure) for one in samples if (failure := _fails(mailing, part, {**around, "user": one.values}))
+            (shown, failure)
+            for shown in samples
+            if (failure := _fails(mailing, part, {**around, "user": shown.values}))
         ]
         if not failures:
             continue
         sample, failure = failures[0]
         if len(failures) == len(samples):
             mark = _mark(loaded, message, mailing, failure)
-            told.faults.append(Fault(mark, _where(i, part, message), f"fails for every user: {failure.problem}"))
+            rendered.faults.append(Fault(mark, _where(i, part, message), f"fails for every user: {failure.problem}"))
             return
         place = failure_place(failure, mailing, loaded.texts, message.name)
-        told.warnings.append(f"{place}: fails for {sample.kind}: {failure.problem}")
-    told.faults += _built(loaded, i, mailing, {**around, "user": samples[0].values}, told)
+        rendered.warnings.append(f"{place}: fails for {sample.kind}: {failure.problem}")
+    rendered.faults += _built(loaded, i, mailing, {**around, "user": samples[0].values}, rendered)
 
 
 def _fails(mailing: MailRenderer, part: str, values: dict[str, object]) -> TemplateFailed | None:
@@ -68,10 +70,10 @@ def _fails(mailing: MailRenderer, part: str, values: dict[str, object]) -> Templ
 
 
 def _built(
-    loaded: LoadedCampaign, i: int, mailing: MailRenderer, values: dict[str, object], told: Rendered
+    loaded: LoadedCampaign, i: int, mailing: MailRenderer, values: dict[str, object], rendered: Rendered
 ) -> Iterator[Fault]:
     """Yield a fault if no mail can be made of the texts, although each renders for a user with every field."""
-    if told.faults:
+    if rendered.faults:
         return
     try:
         mailing.write_whole(values, Written("check", "sample@example.org", 0, 0))
@@ -84,7 +86,7 @@ def _built(
 def _words(loaded: LoadedCampaign, message: Message) -> set[str]:
     words: set[str] = set()
     texts = [message.subject, message.body, message.text or "", message.preheader or ""]
-    for text in [*texts, *(one.text for one in loaded.texts.snippets)]:
+    for text in [*texts, *(snippet.text for snippet in loaded.texts.snippets)]:
         try:
             words |= words_compared(bound(text, False))
         except TemplateFailed:
@@ -106,7 +108,7 @@ def _mark(loaded: LoadedCampaign, message: Message, mailing: MailRenderer, failu
     if source is None:
         return loaded.node.mark
     kept = loaded.texts.origins.get(key)
-    snippet = next((one.origin for one in loaded.texts.snippets if (one.form, one.name) == (kind, name)), None)
+    snippet = next((words.origin for words in loaded.texts.snippets if (words.form, words.name) == (kind, name)), None)
     origin = kept if part else snippet
     if origin is not None and origin.lines:
         line = origin.line(failure.source, failure.index)

@@ -40,11 +40,11 @@ class Quiescence:
         owed: Debts,
     ) -> None:
         self._owed = owed
-        self._looks = looks
+        self._rechecks = looks
         self._feed = feed
         self._campaigns = campaigns
         self._runs = runs
-        self._stays = stays
+        self._enrolments = stays
         self._deliveries = deliveries
         self._clock = clock
         self._time_is_set = time_is_set
@@ -54,21 +54,21 @@ class Quiescence:
 
         Paused campaigns are left out: they do not go on anyway.
         """
-        return {one.uid: f"campaign {one.name} is stuck: {one.stuck}" for one in self._stuck()}
+        return {record.uid: f"campaign {record.name} is stuck: {record.stuck}" for record in self._stuck()}
 
     def in_vain(self) -> str | None:
         """Return why waiting is useless: all pending work belongs to stuck campaigns. None if waiting may help."""
         stuck = self._stuck()
         if not stuck:
             return None
-        what = self.what([one.uid for one in stuck])
-        waiting = what == CHANGED and any(StuckBy.CHANGE in one.stuck_by for one in stuck)
+        what = self.what([record.uid for record in stuck])
+        waiting = what == CHANGED and any(StuckBy.CHANGE in record.stuck_by for record in stuck)
         return None if what is not None and not waiting else "; ".join(self.stuck().values())
 
     def _stuck(self) -> list[CampaignRecord]:
         states = (CampaignState.SCHEDULED, *GOING, CampaignState.CANCELLED)
-        found = {one.uid: one for one in (*self._campaigns.in_states(states), *self._campaigns.converting())}
-        return [one for one in found.values() if one.stuck_by]
+        records = {record.uid: record for record in (*self._campaigns.in_states(states), *self._campaigns.converting())}
+        return [record for record in records.values() if record.stuck_by]
 
     def what(self, without: Collection[str] = ()) -> str | None:
         """Return one piece of pending work in words, or None. `without` holds uids of campaigns to leave out.
@@ -92,9 +92,9 @@ class Quiescence:
         if not caught_up(self._feed, self._clock, changed_to, PATIENCE):
             return "the feed has not handled every change yet (does it run?)"
         now = self._clock.campaign_now()
-        if self._looks.any(now):
+        if self._rechecks.any(now):
             return CHANGED
-        return self._standing(without) or (CHANGED if self._looks.any(now) else None)
+        return self._standing(without) or (CHANGED if self._rechecks.any(now) else None)
 
     def _standing(self, without: Collection[str]) -> str | None:
         """Return one piece of pending work in campaigns, runs, deliveries and enrolments, leaving out `without`."""
@@ -108,7 +108,7 @@ class Quiescence:
                 CampaignState.CANCELLED,
             )
         )
-        records = {one.uid: one for one in (*watched, *self._campaigns.converting())}.values()
+        records = {campaign.uid: campaign for campaign in (*watched, *self._campaigns.converting())}.values()
         owed = self._owed.read()
         for record in records:
             if record.uid in without:
@@ -122,7 +122,11 @@ class Quiescence:
             going = record.state in GOING
             if going and self._time_is_set() and record.pass_as_of < now:
                 return f"campaign {record.name} has a pass pending"
-        moving = [one.uid for one in records if (one.state in LOOKED_AT or one.converting) and one.uid not in without]
+        moving = [
+            campaign.uid
+            for campaign in records
+            if (campaign.state in LOOKED_AT or campaign.converting) and campaign.uid not in without
+        ]
         standing = [record.uid for record in records if record.uid not in moving]
         runs = self._runs.count_all()
         for run in self._runs.undecided():
@@ -130,7 +134,7 @@ class Quiescence:
                 return f"run {run.id} is not decided"
         if self._deliveries.has_outgoing(None, now, leave_out=standing):
             return "a delivery is pending"
-        due = self._stays.first_due_campaign(now, standing)
+        due = self._enrolments.first_due_campaign(now, standing)
         if due is not None:
             return f"an enrolment in campaign {due} is due"
         return "a run was created meanwhile" if self._runs.count_all() != runs else None

@@ -34,7 +34,7 @@ def replay(
     count = deliveries.replay_failed(enrolment_prefix(record.workspace, record.uid), message, clock.campaign_now())
     if not count and message is not None:  # a message that an edit removed may still have failed deliveries
         spec = dict(record.spec) if isinstance(record.spec, dict) else {}
-        names = [one.name for one in file_from_spec(spec).messages]
+        names = [declared.name for declared in file_from_spec(spec).messages]
         if message not in names:
             raise WrongCall(f"the campaign has no message {message}", remedy=f"it has {', '.join(names)}")
     commands.replayed(record)

@@ -37,7 +37,7 @@ class CompletionOnSettle:
         settles = any(not isinstance(end, PutBack) for end in ends)
         if not settles or not self.may_complete(entry):
             return list(ends)
-        by_id = {one.id: one for one in deliveries}
+        by_id = {delivery.id: delivery for delivery in deliveries}
         written: list[End] = []
         for end in ends:
             if isinstance(end, PutBack):
@@ -45,8 +45,8 @@ class CompletionOnSettle:
                 continue
             alike: dict[tuple[str, ...] | None, list[str]] = {}
             for key in end.ids:
-                one = by_id[key]
-                alike.setdefault(one.settled if one.active else None, []).append(key)
+                delivery = by_id[key]
+                alike.setdefault(delivery.settled if delivery.active else None, []).append(key)
             written += [
                 replace(end, ids=ids, completion=_completion(entry, settled, end.settled))
                 for settled, ids in alike.items()
@@ -60,14 +60,14 @@ class CompletionOnSettle:
         may = self.may_complete(entry)
         return [
             Unsent(
-                one,
+                delivery,
                 end,
-                _completion(entry, one.settled, end)
-                if may and one.active and is_known(documents.get(one.user))
+                _completion(entry, delivery.settled, end)
+                if may and delivery.active and is_known(documents.get(delivery.user))
                 else None,
             )
             for end, some in ended.items()
-            for one in some
+            for delivery in some
         ]
 
     def may_complete(self, entry: Entry) -> bool:

@@ -62,7 +62,7 @@ class Composer:
     def compose(
         self,
         entry: Entry,
-        one: Delivery,
+        delivery: Delivery,
         document: Document | None,
         *,
         now: Instant,
@@ -75,7 +75,7 @@ class Composer:
         `sent_at` is system time, for the Date header. `suppressed` holds the addresses of the batch that bounced. A
         reason that lies with the user (consent, address) is a skip, not a failure.
         """
-        message = entry.message(one.message)
+        message = entry.message(delivery.message)
         if message is None:
             return Skip(SkipReason.CANCELLED)
         if document is None or document.get("deleted") or document.get("unsubscribed") is True:
@@ -91,7 +91,7 @@ class Composer:
             return Retry(NO_SENDER, "no_sender", Cause.US, "the workspace file names no sender")
         mailing = self.renderer_of(entry, message)
         try:
-            written = Written(delivery_key(one.id, one.message), recipient, one.chosen_at, sent_at)
+            written = Written(delivery_key(delivery.id, delivery.message), recipient, delivery.chosen_at, sent_at)
             return mailing.write(document, written)
         except TemplateFailed as error:
             return Failed(failure_reason(error, mailing, entry.loaded.texts, message.name))
@@ -129,9 +129,9 @@ def trial(
         names = ", ".join(message.name for message in entry.loaded.file.messages)
         raise WrongCall(f"the campaign has no message {message_name}", remedy=f"it has {names}")
     shown = {**document, "email": recipient, "unsubscribed": False, "deleted": None}
-    stay = f"test/{entry.record.uid}/{sent_at}"
-    one = Delivery(stay, str(document.get("_id", "")), 0, message_name, now)
-    composed = Composer(bounces).compose(entry, one, shown, now=now, sent_at=sent_at)
+    enrolment_id = f"test/{entry.record.uid}/{sent_at}"
+    delivery = Delivery(enrolment_id, str(document.get("_id", "")), 0, message_name, now)
+    composed = Composer(bounces).compose(entry, delivery, shown, now=now, sent_at=sent_at)
     if isinstance(composed, Envelope):
         return composed
     raise WrongCall(f"the message cannot be made: {composed.reason}")

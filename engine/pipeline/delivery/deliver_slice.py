@@ -122,27 +122,29 @@ class SliceDeliverer:
             if closed.results.get("failed") and (record := self._campaigns.get(closed.campaign)) is not None:
                 self._judge_if_due(record, at_end=True)
 
-    def _guard(self, piece: Slice) -> str | None:
-        found = self._campaigns.state_of(piece.campaign)
-        return "campaign_gone" if found is None else None
+    def _guard(self, slice_: Slice) -> str | None:
+        record = self._campaigns.state_of(slice_.campaign)
+        return "campaign_gone" if record is None else None
 
     def _batch(self, hold: Hold) -> Progress:
-        piece = hold.piece
-        entry = self._campaign_cache.open(piece.campaign)
-        prefix = enrolment_prefix(piece.workspace, piece.campaign)
-        after, until = prefix + (piece.cursor if piece.cursor is not None else piece.first), prefix + piece.until
+        slice_ = hold.slice
+        entry = self._campaign_cache.open(slice_.campaign)
+        prefix = enrolment_prefix(slice_.workspace, slice_.campaign)
+        after, until = prefix + (slice_.cursor if slice_.cursor is not None else slice_.first), prefix + slice_.until
         if entry.record.state not in (*GOING, CampaignState.CANCELLED):
             return Progress(None, Counter())  # after a resume, open deliveries get new slices
         if self._brake_of(entry.record).engaged and self._judge_if_due(entry.record):
             return Progress(None, Counter())  # as above
         began = self._clock.monotonic()
         page = read_size(self._pace)
-        found = self._outgoing(prefix, after, until, page)
-        while self._recovering.run(entry, found):
-            found = self._outgoing(prefix, after, until, page)  # deliveries that were queued again can be sent now
-        waiting = [one for one in found if one.token is None]
-        wanted = self._composing.projection(entry)
-        documents = {raw["_id"]: raw for raw in self._users.read_keys([one.user for one in waiting], wanted)}
+        deliveries = self._outgoing(prefix, after, until, page)
+        while self._recovering.run(entry, deliveries):
+            deliveries = self._outgoing(prefix, after, until, page)  # deliveries that were queued again can be sent now
+        waiting = [delivery for delivery in deliveries if delivery.token is None]
+        projection = self._composing.projection(entry)
+        documents = {
+            raw["_id"]: raw for raw in self._users.read_keys([delivery.user for delivery in waiting], projection)
+        }
         sending = self._sending(hold, entry, documents)
         try:
             done = self._windows(hold, entry, sending, waiting, documents)
@@ -153,12 +155,12 @@ class SliceDeliverer:
         self._mark(entry, sending, waiting)
         took = timedelta(seconds=self._clock.monotonic() - began)
         if waiting:
-            emit("batch.delivered", **slice_labels(piece, entry.record.name), duration=took, **dict(sending.counts))
+            emit("batch.delivered", **slice_labels(slice_, entry.record.name), duration=took, **dict(sending.counts))
         self._judge_if_due(entry.record)
-        rest = [i for i, one in enumerate(waiting) if one.id in sending.not_begun or i >= done]
+        rest = [i for i, delivery in enumerate(waiting) if delivery.id in sending.not_begun or i >= done]
         if not rest:
-            return Progress(_behind(found, prefix, page), sending.counts)
-        before = waiting[rest[0] - 1].id.removeprefix(prefix) if rest[0] else piece.cursor or piece.first
+            return Progress(_behind(deliveries, prefix, page), sending.counts)
+        before = waiting[rest[0] - 1].id.removeprefix(prefix) if rest[0] else slice_.cursor or slice_.first
         return Progress(before, sending.counts)
 
     def _windows(
@@ -171,15 +173,15 @@ class SliceDeliverer:
     ) -> int:
         """Send window by window while there is time and the campaign keeps its state; return how many were handled."""
         most = self._most(entry)
-        began = looked = self._clock.monotonic()
+        began = checked = self._clock.monotonic()
         done = 0
         while done < len(waiting) and not sending.not_begun:
             now = self._clock.monotonic()
             if done and (now - began >= LONGEST or now >= hold.over_at or self._stop()):
                 break
-            if now - looked >= LOOK:
-                looked = now
-                if (found := self._campaigns.state_of(entry.record.uid)) is None or found.state != entry.record.state:
+            if now - checked >= LOOK:
+                checked = now
+                if (record := self._campaigns.state_of(entry.record.uid)) is None or record.state != entry.record.state:
                     break
             at_once = self._send_rate.at_once("email")
             size = window_size(most, sending.pace) if at_once is None else min(most, at_once)
@@ -284,7 +286,7 @@ def _is_obstacle(refusal: Retry, sending: WindowSender, waiting: Sequence[Delive
     the provider has taken no mail of the batch.
     """
     if refusal.cause is Cause.PROVIDER:
-        return not sending.taken and any(one.held > 0 for one in waiting)
+        return not sending.taken and any(delivery.held > 0 for delivery in waiting)
     return refusal.cause is Cause.US or not sending.taken
 
 
@@ -305,6 +307,6 @@ def read_size(pace: float) -> int:
     return min(READ_AHEAD, max(LEAST_READ, int(2 * pace * LONGEST)))
 
 
-def _behind(found: list[Delivery], prefix: str, page: int) -> str | None:
+def _behind(deliveries: list[Delivery], prefix: str, page: int) -> str | None:
     """Return the cursor behind a page of deliveries; None after the last page."""
-    return found[-1].id.removeprefix(prefix) if len(found) == page else None
+    return deliveries[-1].id.removeprefix(prefix) if len(deliveries) == page else None

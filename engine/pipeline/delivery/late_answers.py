@@ -41,13 +41,13 @@ class UnsettledWindows:
         self._left: list[Unfinished] = []
         self._thread: threading.Thread | None = None
 
-    def adopt(self, one: Unfinished) -> None:
+    def adopt(self, unfinished: Unfinished) -> None:
         """Take over windows. Settle the answers that have arrived before returning, if the store is available."""
-        self._catch_up(one)
-        if one.finished:
+        self._catch_up(unfinished)
+        if unfinished.finished:
             return
         with self._lock:
-            self._left.append(one)
+            self._left.append(unfinished)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="left-behind", daemon=True)
                 self._thread.start()
@@ -72,7 +72,7 @@ class UnsettledWindows:
         pause = threading.Event()
         while True:
             with self._lock:
-                self._left = [one for one in self._left if not one.finished]
+                self._left = [unfinished for unfinished in self._left if not unfinished.finished]
                 left = [*self._left]
                 if not left:
                     self._thread = None
@@ -81,13 +81,13 @@ class UnsettledWindows:
                 self._sender.keep()
             except self._outages:
                 pause.wait(LOOK)
-            for one in left:
-                self._catch_up(one)
+            for unfinished in left:
+                self._catch_up(unfinished)
             pause.wait(LOOK)
 
-    def _catch_up(self, one: Unfinished) -> None:
+    def _catch_up(self, unfinished: Unfinished) -> None:
         try:
-            one.catch_up()
+            unfinished.catch_up()
         except self._outages:
             return
         except Exception as error:  # noqa: BLE001 - the answers of other windows must still be settled

@@ -82,4 +82,4 @@ def failure_place(failure: TemplateFailed, mailing: MailRenderer, texts: KeptTex
 
 
 def _snippet(named: tuple[str, str], texts: KeptTexts) -> Snippet | None:
-    return next((one for one in texts.snippets if (one.form, one.name) == named), None)
+    return next((snippet for snippet in texts.snippets if (snippet.form, snippet.name) == named), None)

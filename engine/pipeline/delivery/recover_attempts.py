@@ -49,21 +49,21 @@ class AttemptRecovery:
         self._channels = channels
         self._clock = clock
 
-    def run(self, entry: Entry, found: Sequence[Delivery]) -> int:
-        """Recover the deliveries in `found` whose sender is dead; return how many. Skip those of living senders."""
-        marked = [(one, token) for one in found if (token := one.token) is not None]
+    def run(self, entry: Entry, deliveries: Sequence[Delivery]) -> int:
+        """Recover the deliveries whose sender is dead; return how many. Skip those of living senders."""
+        marked = [(delivery, token) for delivery in deliveries if (token := delivery.token) is not None]
         living = {self._sender, *self._leases.living(SENDERS, GRACE)} if marked else set()
-        orphans = [(one, token) for one, token in marked if sender_of(token) not in living]
+        orphans = [(delivery, token) for delivery, token in marked if sender_of(token) not in living]
         if orphans:
-            read = self._users.read_keys([one.user for one, _ in orphans], {"deleted": 1})
+            read = self._users.read_keys([delivery.user for delivery, _ in orphans], {"deleted": 1})
             known = {raw["_id"] for raw in read if is_known(raw)}
-            for one, token in orphans:
-                self._recover(entry, one, token, known=one.user in known)
+            for delivery, token in orphans:
+                self._recover(entry, delivery, token, known=delivery.user in known)
             passage("deliver.recovered")
         return len(orphans)
 
-    def _recover(self, entry: Entry, one: Delivery, token: str, *, known: bool) -> None:
-        key = delivery_key(one.id, one.message)
+    def _recover(self, entry: Entry, delivery: Delivery, token: str, *, known: bool) -> None:
+        key = delivery_key(delivery.id, delivery.message)
         channel = self._channels("email")
         there = channel.find(key)
         rule = self._campaign_cache.profile(entry.record).guarantee(
@@ -75,26 +75,28 @@ class AttemptRecovery:
             state = DeliveryState.SENT
         elif there is None and rule is Guarantee.AT_MOST_ONCE:
             state = DeliveryState.UNKNOWN
-        settled = Settled(one.message, state, now, None if there else "sender_died", one.attempts + 1)
+        settled = Settled(delivery.message, state, now, None if there else "sender_died", delivery.attempts + 1)
         queued = state is DeliveryState.QUEUED
-        end: End = PutBack([one.id], token, timedelta(0), now) if queued else Settling([one.id], token, settled)
-        ends = self._completing.complete(entry, [end], [one]) if known else [end]
+        end: End = (
+            PutBack([delivery.id], token, timedelta(0), now) if queued else Settling([delivery.id], token, settled)
+        )
+        ends = self._completing.complete(entry, [end], [delivery]) if known else [end]
         if not self._deliveries.settle(ends):
             return
         if not queued:
-            tell(entry, [one], settled, channel=channel.name)
+            tell(entry, [delivery], settled, channel=channel.name)
         emit(
             "delivery.recovered",
             workspace=entry.record.workspace,
             campaign=entry.record.name,
             campaign_uid=entry.record.uid,
-            slice=one.slice,
-            message=one.message,
-            user=user_id_of(one.user),
-            entry=str(entry_of(one.id)),
+            slice=delivery.slice,
+            message=delivery.message,
+            user=user_id_of(delivery.user),
+            entry=str(entry_of(delivery.id)),
             key=key,
             channel=channel.name,
             state=state.value,
-            chosen_at=one.chosen_at,
-            attempts=one.attempts + 1,
+            chosen_at=delivery.chosen_at,
+            attempts=delivery.attempts + 1,
         )

@@ -154,16 +154,16 @@ class WindowSender:
         marked either, if the check before the write notices it.
         """
         envelopes = self.composed(waiting, documents)
-        asked = [one for one in waiting if one.id in envelopes]
-        if asked and not self._permit(len(asked), self._may_begin):
-            self.not_begun.update(one.id for one in asked)
+        composed = [delivery for delivery in waiting if delivery.id in envelopes]
+        if composed and not self._permit(len(composed), self._may_begin):
+            self.not_begun.update(delivery.id for delivery in composed)
             return
         if self._clock.monotonic() >= self._hold.until:
             raise LeaseLost
-        token = self._sender.token() if asked else ""
+        token = self._sender.token() if composed else ""
         try:
-            marked = self.write(asked, token)
-            going = [one for one in asked if one.id in marked]
+            marked = self.write(composed, token)
+            going = [delivery for delivery in composed if delivery.id in marked]
             if not going:
                 return
             passage("deliver.marked", marked)
@@ -171,11 +171,11 @@ class WindowSender:
                 raise LeaseLost  # noqa: TRY301 - handled like every other exception here
             passage("deliver.sending", marked)
         except BaseException:  # raised again; no mail has begun, but the marks may be in the database
-            self._came(token, [(one, NotBegun()) for one in asked])
+            self._came(token, [(delivery, NotBegun()) for delivery in composed])
             raise
         began = self._clock.monotonic()
         flight = self._channel.begin(
-            [envelopes[one.id] for one in going], lambda: self._sender.alive and self._may_begin()
+            [envelopes[delivery.id] for delivery in going], lambda: self._sender.alive and self._may_begin()
         )
         flight.observe(self._brake.heard)
         self._windows.append(Window(token, going, envelopes, flight))
@@ -212,7 +212,7 @@ class WindowSender:
             came = [(window.deliveries[place], outcome) for place, outcome in window.flight.take()]
             if came:
                 self.taken = self.taken or any(isinstance(outcome, Sent) for _, outcome in came)
-                judged = [(one, self._judged(outcome)) for one, outcome in came]
+                judged = [(delivery, self._judged(outcome)) for delivery, outcome in came]
                 self._came(window.token, judged)
                 self._hear(judged, window.envelopes)
                 come = come or any(not isinstance(outcome, NotBegun) for _, outcome in judged)
@@ -223,31 +223,31 @@ class WindowSender:
 
     def _came(self, token: str, judged: Sequence[tuple[Delivery, Outcome]]) -> None:
         self._answered.append(Answered(token, judged, self._now()))
-        self.not_begun.update(one.id for one, outcome in judged if isinstance(outcome, NotBegun))
+        self.not_begun.update(delivery.id for delivery, outcome in judged if isinstance(outcome, NotBegun))
 
     def hold(self, waiting: Sequence[Delivery], refusal: Retry) -> None:
         """Put off deliveries that were not tried: the provider refuses us and would not take any of them now."""
         held: dict[timedelta, list[Delivery]] = {}
-        for one in waiting:
-            held.setdefault(_pause(refusal, one.held), []).append(one)
+        for delivery in waiting:
+            held.setdefault(_pause(refusal, delivery.held), []).append(delivery)
         for after, some in held.items():
             self._deliveries.hold(some, after)
         self.counts["retried"] += len(waiting)
 
     def _hear(self, judged: Sequence[tuple[Delivery, Outcome]], envelopes: Mapping[str, Envelope]) -> None:
         """Note whether the provider refuses us, and which addresses are dead."""
-        for one, outcome in judged:
+        for delivery, outcome in judged:
             match outcome:
                 case Sent():
-                    self.mended = self.mended or one.held > 0
+                    self.mended = self.mended or delivery.held > 0
                 case Retry(cause=Cause.PROVIDER | Cause.US | Cause.UNSURE):
                     self.refusal = outcome
                 case Failed() if self._brake.engaged:
                     pass  # a provider that refuses nearly everybody says nothing about one address
                 case Failed(bounce=bounce) if bounce is Bounce.SURE or (bounce is Bounce.LIKELY and self.taken):
-                    address = envelopes[one.id].recipient
-                    self._dead.append(Bounced(address, outcome.reason, self._entry.record.uid, one.message))
-                    tell_bounce(self._entry, one, outcome.reason)
+                    address = envelopes[delivery.id].recipient
+                    self._dead.append(Bounced(address, outcome.reason, self._entry.record.uid, delivery.message))
+                    tell_bounce(self._entry, delivery, outcome.reason)
                 case _:
                     pass
 
@@ -274,25 +274,30 @@ class WindowSender:
         ended: dict[Settled, list[Delivery]] = {}
         now, sent_at = self._now(), self._clock.system_now()
         cancelled = Skip(SkipReason.CANCELLED) if self._entry.record.state is CampaignState.CANCELLED else None
-        for place, one in enumerate(waiting):
+        for place, delivery in enumerate(waiting):
             if self._brake.engaged and cancelled is None:
                 self.not_begun.update(rest.id for rest in waiting[place:])
                 break
             composed = cancelled or self._composing.compose(
-                self._entry, one, documents.get(one.user), now=now, sent_at=sent_at, suppressed=self._suppressed
+                self._entry,
+                delivery,
+                documents.get(delivery.user),
+                now=now,
+                sent_at=sent_at,
+                suppressed=self._suppressed,
             )
             if isinstance(composed, Envelope):
-                envelopes[one.id] = composed
+                envelopes[delivery.id] = composed
                 continue
             if isinstance(composed, Retry):
                 self.refusal = composed
-                held.append(one)
+                held.append(delivery)
                 continue
             if isinstance(composed, Failed):
                 self._brake.not_composed()
             state = DeliveryState.SKIPPED if isinstance(composed, Skip) else DeliveryState.FAILED
             reason = composed.reason.value if isinstance(composed, Skip) else composed.reason
-            ended.setdefault(Settled(one.message, state, now, reason, one.attempts), []).append(one)
+            ended.setdefault(Settled(delivery.message, state, now, reason, delivery.attempts), []).append(delivery)
         if held and self.refusal is not None:
             self.hold(held, self.refusal)
         if ended:
@@ -309,7 +314,7 @@ class WindowSender:
         self._suppress()
         ends = [(answered, end, some) for answered in self._answered for end, some in _ends(answered)]
         written = [_written(answered, end, some) for answered, end, some in ends]
-        deliveries = [one for answered in self._answered for one, _ in answered.outcomes]
+        deliveries = [delivery for answered in self._answered for delivery, _ in answered.outcomes]
         if written:
             written = self._completing.complete(self._entry, written, deliveries)
         marked = self._deliveries.settle_and_mark(written, waiting, token)
@@ -337,9 +342,9 @@ def paced(before: float, begun: int, seconds: float) -> float:
 def _ends(answered: Answered) -> list[tuple[Settled | Retry | NotBegun, list[Delivery]]]:
     """Group deliveries by their end: settled, to be retried later, or not begun."""
     alike: dict[tuple[Outcome, Cause | None, str, int, int], list[Delivery]] = {}
-    for one, outcome in answered.outcomes:
+    for delivery, outcome in answered.outcomes:
         cause = outcome.cause if isinstance(outcome, Retry) else None
-        alike.setdefault((outcome, cause, one.message, one.attempts, one.held), []).append(one)
+        alike.setdefault((outcome, cause, delivery.message, delivery.attempts, delivery.held), []).append(delivery)
     return [
         (_end(outcome, message, attempts, held, answered.at), some)
         for (outcome, _, message, attempts, held), some in alike.items()
@@ -347,7 +352,7 @@ def _ends(answered: Answered) -> list[tuple[Settled | Retry | NotBegun, list[Del
 
 
 def _written(answered: Answered, end: Settled | Retry | NotBegun, some: Sequence[Delivery]) -> End:
-    ids = [one.id for one in some]
+    ids = [delivery.id for delivery in some]
     if isinstance(end, NotBegun):
         return PutBack(ids, answered.token, timedelta(0), answered.at, counted=False, held=some[0].held)
     if isinstance(end, Retry):

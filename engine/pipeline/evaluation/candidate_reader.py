@@ -30,7 +30,7 @@ READS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Step:
     """Result of one step of a path.
 
     `rows` are the candidates. `read` counts the users that were read for them. `then` is the bound of the next step
@@ -64,57 +64,57 @@ class CandidateReader:
         self._filled = filled
         self._cache = cache
 
-    def next(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
+    def next(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
         """Read about `size` users from bound `first` on; from the user cache more, if few of them match.
 
         Raises `ProgrammerError` if the slice asks for Elasticsearch and the process has none.
         """
-        piece = hold.piece
-        match piece.path:
+        slice_ = hold.slice
+        match slice_.path:
             case AccessPath.CACHE:
                 with measured("cache.read") as call:
-                    found = self._cached(hold, entry, wanted, first, size)
-                    call.documents = 0 if found is None else found.read
-                return found or self._stand_in(piece, entry, wanted, first, size)
+                    step = self._cached(hold, entry, candidates, first, size)
+                    call.documents = 0 if step is None else step.read
+                return step or self._stand_in(slice_, entry, candidates, first, size)
             case AccessPath.ELASTIC:
                 if self._index is None:
                     raise ProgrammerError("a slice needs Elasticsearch, but there is none")
-                query, index = wanted.elastic().filter, self._filled(entry.catalogue)
+                query, index = candidates.elastic().filter, self._filled(entry.catalogue)
                 if index is None:  # lost since the run was planned
-                    return self._stand_in(piece, entry, wanted, first, size)
+                    return self._stand_in(slice_, entry, candidates, first, size)
                 try:
-                    keys = self._index.ids(query, piece.workspace, first, piece.until, size, index)
+                    keys = self._index.ids(query, slice_.workspace, first, slice_.until, size, index)
                 except EngineError:  # Elasticsearch failed while the slice ran
-                    return self._stand_in(piece, entry, wanted, first, size)
-                return self._named(entry, wanted, keys, size)
+                    return self._stand_in(slice_, entry, candidates, first, size)
+                return self._named(entry, candidates, keys, size)
             case AccessPath.LIST:
                 name = next(iter(entry.compiled.audience.compiled.required_lists), None)
                 if name is None:  # the audience was edited since the run was planned
-                    return self._stand_in(piece, entry, wanted, first, size)
-                keys = self._lists(piece.workspace).read_range(piece.workspace, name, first, piece.until, size)
-                return self._named(entry, wanted, keys, size)
+                    return self._stand_in(slice_, entry, candidates, first, size)
+                keys = self._lists(slice_.workspace).read_range(slice_.workspace, name, first, slice_.until, size)
+                return self._named(entry, candidates, keys, size)
             case AccessPath.INDEX:
-                query = wanted.mongo().filter
-                documents = self._users.find_range(piece.workspace, query, first, piece.until, size, entry.projection)
+                query = candidates.mongo().filter
+                documents = self._users.find_range(slice_.workspace, query, first, slice_.until, size, entry.projection)
             case _:
-                return self._scanned(piece, entry, wanted, first, size)
+                return self._scanned(slice_, entry, candidates, first, size)
         then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
-        return Found(_living(entry, wanted, documents), len(documents), then)
+        return Step(_living(entry, candidates, documents), len(documents), then)
 
-    def _named(self, entry: Entry, wanted: Candidates, keys: Sequence[str], size: int) -> Found:
+    def _named(self, entry: Entry, candidates: Candidates, keys: Sequence[str], size: int) -> Step:
         documents = self._users.read_keys(keys, entry.projection) if keys else []
         then = bound_behind(keys[-1]) if len(keys) == size else None
-        return Found(_living(entry, wanted, documents), len(keys), then)
+        return Step(_living(entry, candidates, documents), len(keys), then)
 
-    def _scanned(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
-        documents = self._users.read_range(piece.workspace, first, piece.until, size, entry.projection)
+    def _scanned(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
+        documents = self._users.read_range(slice_.workspace, first, slice_.until, size, entry.projection)
         then = bound_behind(documents[-1]["_id"]) if len(documents) == size else None
-        return Found(_living(entry, wanted, documents), len(documents), then)
+        return Step(_living(entry, candidates, documents), len(documents), then)
 
-    def _stand_in(self, piece: Slice, entry: Entry, wanted: Candidates, first: str, size: int) -> Found:
-        return replace(self._scanned(piece, entry, wanted, first, size), timed=False)
+    def _stand_in(self, slice_: Slice, entry: Entry, candidates: Candidates, first: str, size: int) -> Step:
+        return replace(self._scanned(slice_, entry, candidates, first, size), timed=False)
 
-    def _cached(self, hold: Hold, entry: Entry, wanted: Candidates, first: str, size: int) -> Found | None:
+    def _cached(self, hold: Hold, entry: Entry, candidates: Candidates, first: str, size: int) -> Step | None:
         """Read the next rows of the open cache scan, which reads ahead; return None if no cache is usable (any more).
 
         Read at least `size` users. While fewer than `size // READS` candidates were found, continue up to
@@ -122,29 +122,29 @@ class CandidateReader:
         """
         if self._cache is None:
             return None
-        piece, scan = hold.piece, hold.scan
-        epoch = self._cache.epoch(piece.workspace, fresh=scan is None)
-        asked = (epoch, first.removesuffix(AFTER), entry.catalogue)
-        if scan is None or (scan.epoch, scan.reached, scan.catalogue) != asked:
-            batches = self._cache.scan(piece.workspace, first, piece.until, entry.fields, entry.catalogue)
+        slice_, scan = hold.slice, hold.scan
+        epoch = self._cache.epoch(slice_.workspace, fresh=scan is None)
+        key = (epoch, first.removesuffix(AFTER), entry.catalogue)
+        if scan is None or (scan.epoch, scan.reached, scan.catalogue) != key:
+            batches = self._cache.scan(slice_.workspace, first, slice_.until, entry.fields, entry.catalogue)
             if batches is None:
                 return None
-            scan = hold.scan = Scan(batches, *asked)
+            scan = hold.scan = Scan(batches, *key)
         rows: list[Row] = []
         users, hits, changes, then = 0, 0, None, None
         for read in scan.batches:
             changes = read.changes if changes is None else changes
             users += len(read.rows)
             hits += read.hits
-            rows += wanted.living(read.rows, piece.as_of)
+            rows += candidates.living(read.rows, slice_.as_of)
             scan.reached = read.until
             del read  # frees its rows before the next ones are decoded, which saves a quarter of processor time
             if users >= size and (users >= READS * size or len(rows) >= size // READS):
-                then = None if scan.reached >= piece.until else scan.reached
+                then = None if scan.reached >= slice_.until else scan.reached
                 break
-        return Found(rows, users, then, changes, timed=hits >= users)
+        return Step(rows, users, then, changes, timed=hits >= users)
 
 
-def _living(entry: Entry, wanted: Candidates, documents: Sequence[UserDocument]) -> list[Row]:
+def _living(entry: Entry, candidates: Candidates, documents: Sequence[UserDocument]) -> list[Row]:
     """Return the candidates among some documents, as rows."""
-    return wanted.living(list(map(entry.catalogue.row, documents)), wanted.as_of)
+    return candidates.living(list(map(entry.catalogue.row, documents)), candidates.as_of)

@@ -13,7 +13,7 @@ from engine.campaign.compiled import CompiledCampaign
 from engine.clock import Clock, Instant, millis
 from engine.decisions.batch_size import Tuner, blended
 from engine.decisions.decide import Decision, Exit, Send
-from engine.domain.enrolment import Enrolment, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange
 from engine.domain.keys import AFTER, enrolment_prefix, kind_of_run, suffix_of_user
 from engine.domain.lifecycle import LOOKED_AT, CampaignState, ExitReason
 from engine.domain.work import AccessPath, RunKind, Slice, SliceKind
@@ -22,7 +22,7 @@ from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry, launc
 from engine.pipeline.campaigns.event_labels import slice_labels
 from engine.pipeline.campaigns.health import CampaignHealth
 from engine.pipeline.evaluation.enrol import MEASURED, Enroller
-from engine.pipeline.evaluation.evaluate import Evaluator, Look, Origin
+from engine.pipeline.evaluation.evaluate import Evaluation, Evaluator, Origin
 from engine.pipeline.evaluation.hand_over_deliveries import DeliveryHandover
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import EnrolmentStore
@@ -61,7 +61,7 @@ QUERY_OF_KIND: Final = {
 class Batch:
     """The evaluations of one batch, and the cursor behind them (None: the range ends here)."""
 
-    looks: Sequence[Look]
+    evaluations: Sequence[Evaluation]
     cursor: str | None
 
 
@@ -93,7 +93,7 @@ class SliceDecider:
         self._campaigns = campaigns
         self._campaign_cache = campaign_cache
         self._users = users
-        self._stays = stays
+        self._enrolments = stays
         self._slices = slices
         self._evaluator = evaluator
         self._enroller = enroller
@@ -113,29 +113,29 @@ class SliceDecider:
         if not self._slices.has_open(closed.run):
             self._messenger().finish(closed.run)
 
-    def _guard(self, piece: Slice) -> str | None:
-        found = self._campaigns.state_of(piece.campaign)
-        if found is None:
+    def _guard(self, slice_: Slice) -> str | None:
+        record = self._campaigns.state_of(slice_.campaign)
+        if record is None:
             return "campaign_gone"
-        counted = found.state is CampaignState.FINISHED and piece.kind is not SliceKind.CANDIDATES  # for conversions
-        return None if found.state in LOOKED_AT or counted else found.state.value
+        counted = record.state is CampaignState.FINISHED and slice_.kind is not SliceKind.CANDIDATES  # for conversions
+        return None if record.state in LOOKED_AT or counted else record.state.value
 
     def _batch(self, hold: Hold) -> Progress:
-        piece = hold.piece
+        slice_ = hold.slice
         began = self._clock.monotonic()
         entry = self._entry(hold)
-        campaign = entry.compiled.at_state(entry.record, launching=launching(piece))
+        campaign = entry.compiled.at_state(entry.record, launching=launching(slice_))
         profile = self._campaign_cache.profile(entry.record)
-        query = QUERY_OF_PATH[piece.path] if piece.path is not None else QUERY_OF_KIND[piece.kind]
+        query = QUERY_OF_PATH[slice_.path] if slice_.path is not None else QUERY_OF_KIND[slice_.kind]
         if campaign.queries:
             query += " slow"  # tuned apart: batches that read events take longer
         pace = (campaign.uid, query)
         size = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
-        first = rest(piece)
-        if piece.kind is SliceKind.CANDIDATES:
+        first = rest(slice_)
+        if slice_.kind is SliceKind.CANDIDATES:
             cursor, counts = self._enroller.batch(hold, entry, campaign, profile, first, size)
         else:
-            cursor, counts = self._looked(hold, entry, campaign, profile, size)
+            cursor, counts = self._evaluate_batch(hold, entry, campaign, profile, size)
         took = timedelta(seconds=self._clock.monotonic() - began)
         self._campaign_health.batch(entry.record, profile, counts["users"], took, query)
         self._tuner.measured(query, size, counts["users"], took)
@@ -145,13 +145,13 @@ class SliceDecider:
             self._wakeup.ring()
         emit(
             "batch.decided",
-            **slice_labels(piece, campaign.name),
+            **slice_labels(slice_, campaign.name),
             first=first,
-            until=piece.until if cursor is None else cursor + AFTER,
+            until=slice_.until if cursor is None else cursor + AFTER,
             profile=profile.profile,
             policy=self._campaign_cache.policies.version,
             workspace_set=self._campaign_cache.workspaces,
-            as_of=piece.as_of,
+            as_of=slice_.as_of,
             duration=took,
             **{name: count for name, count in counts.items() if name not in MEASURED},
         )
@@ -159,81 +159,97 @@ class SliceDecider:
 
     def _entry(self, hold: Hold) -> Entry:
         """Return the campaign as of the last guard check: read it once per `pace` of the worker, not once per batch."""
-        if hold.entry is None or hold.entry[0] != hold.looked:
-            hold.entry = (hold.looked, self._campaign_cache.open(hold.piece.campaign))
+        if hold.entry is None or hold.entry[0] != hold.guarded_at:
+            hold.entry = (hold.guarded_at, self._campaign_cache.open(hold.slice.campaign))
         return hold.entry[1]
 
-    def _looked(
+    def _evaluate_batch(
         self, hold: Hold, entry: Entry, campaign: CompiledCampaign, profile: Profile, size: int
     ) -> tuple[str | None, Counter[str]]:
         """Evaluate one batch: everybody in a range, or enrolments; return the cursor and the counts."""
-        piece = hold.piece
-        everybody = piece.kind is SliceKind.EVERYBODY
-        batch = self._everybody(piece, entry, size) if everybody else self._with_stays(piece, entry, profile, size)
-        looks = batch.looks
-        decisions = self._evaluator.evaluate(campaign, profile, looks, piece.as_of, dense=everybody)
-        passage("slice.decided", (f"/{look.suffix}/" for look in looks))
+        slice_ = hold.slice
+        everybody = slice_.kind is SliceKind.EVERYBODY
+        batch = self._everybody(slice_, entry, size) if everybody else self._enrolled(slice_, entry, profile, size)
+        evaluations = batch.evaluations
+        decisions = self._evaluator.evaluate(campaign, profile, evaluations, slice_.as_of, dense=everybody)
+        passage("slice.decided", (f"/{evaluation.suffix}/" for evaluation in evaluations))
         if self._clock.monotonic() >= hold.until:
             raise LeaseLost  # the rows may be stale: another worker may have continued from here
-        counts = self._evaluator.record(campaign, Origin(piece.id, piece.as_of), looks, decisions, recheck=True)
-        counts["users"] = len(looks)
-        if everybody and piece.run is not None and kind_of_run(piece.run) == RunKind.RECONCILE:
-            counts[MISSED] = sum(map(_missed, looks, decisions, repeat(piece.as_of)))
+        counts = self._evaluator.record(campaign, Origin(slice_.id, slice_.as_of), evaluations, decisions, recheck=True)
+        counts["users"] = len(evaluations)
+        if everybody and slice_.run is not None and kind_of_run(slice_.run) == RunKind.RECONCILE:
+            counts[MISSED] = sum(map(_missed, evaluations, decisions, repeat(slice_.as_of)))
         return batch.cursor, +counts
 
-    def _everybody(self, piece: Slice, entry: Entry, size: int) -> Batch:
+    def _everybody(self, slice_: Slice, entry: Entry, size: int) -> Batch:
         """Read the next users of the range with their latest enrolments: two contiguous range scans of MongoDB."""
-        documents = self._users.read_range(piece.workspace, rest(piece), piece.until, size, entry.projection)
+        documents = self._users.read_range(slice_.workspace, rest(slice_), slice_.until, size, entry.projection)
         if not documents:
             return Batch((), None)
         suffixes = [suffix_of_user(document["_id"]) for document in documents]
-        stays = self._stays.latest(piece.workspace, piece.campaign, suffixes[0], suffixes[-1])
+        enrolments = self._enrolments.latest(slice_.workspace, slice_.campaign, suffixes[0], suffixes[-1])
         read = entry.catalogue.row
-        looks = [Look(suffix, read(raw), stays.get(suffix)) for suffix, raw in zip(suffixes, documents, strict=True)]
-        return Batch(looks, suffixes[-1] if len(documents) == size else None)
+        evaluations = [
+            Evaluation(suffix, read(raw), enrolments.get(suffix))
+            for suffix, raw in zip(suffixes, documents, strict=True)
+        ]
+        return Batch(evaluations, suffixes[-1] if len(documents) == size else None)
 
-    def _with_stays(self, piece: Slice, entry: Entry, profile: Profile, size: int) -> Batch:
+    def _enrolled(self, slice_: Slice, entry: Entry, profile: Profile, size: int) -> Batch:
         """Read the next enrolments of the range, each user's latest, with their users."""
-        prefix = enrolment_prefix(piece.workspace, piece.campaign)
-        after = prefix + (piece.first if piece.cursor is None else piece.cursor)
-        until = prefix + piece.until
-        if piece.kind is SliceKind.DUE:
-            found = self._stays.due(prefix, after, until, piece.as_of, size)
-        elif piece.kind is SliceKind.IDLE:
-            found = self._stays.idle(prefix, after, until, piece.as_of - millis(profile.inactivity), size)
+        prefix = enrolment_prefix(slice_.workspace, slice_.campaign)
+        after = prefix + (slice_.first if slice_.cursor is None else slice_.cursor)
+        until = prefix + slice_.until
+        if slice_.kind is SliceKind.DUE:
+            enrolments = self._enrolments.due(prefix, after, until, slice_.as_of, size)
+        elif slice_.kind is SliceKind.IDLE:
+            enrolments = self._enrolments.idle(prefix, after, until, slice_.as_of - millis(profile.inactivity), size)
         else:
-            found = self._stays.active(prefix, after, until, size)
-        if not found:
+            enrolments = self._enrolments.active(prefix, after, until, size)
+        if not enrolments:
             return Batch((), None)
-        latest = {stay.user: stay for stay in found}
-        ended = [user for user, stay in latest.items() if not stay.active]
-        newest = self._stays.latest_of(piece.campaign, ended) if ended else {}
-        self._forget_superseded(found, newest)
+        latest = {enrolment.user: enrolment for enrolment in enrolments}
+        ended = [user for user, enrolment in latest.items() if not enrolment.active]
+        newest = self._enrolments.latest_of(slice_.campaign, ended) if ended else {}
+        self._forget_superseded(enrolments, newest)
         latest |= newest
         documents = {raw["_id"]: raw for raw in self._users.read_keys(latest, entry.projection)}
         read = entry.catalogue.row
-        looks = [
-            Look(stay.suffix, read(documents[user]) if user in documents else None, stay)
-            for user, stay in latest.items()
+        evaluations = [
+            Evaluation(enrolment.suffix, read(documents[user]) if user in documents else None, enrolment)
+            for user, enrolment in latest.items()
         ]
-        cursor = found[-1].id.removeprefix(prefix) if len(found) == size else None
-        return Batch(looks, cursor)
+        cursor = enrolments[-1].id.removeprefix(prefix) if len(enrolments) == size else None
+        return Batch(evaluations, cursor)
 
-    def _forget_superseded(self, found: Sequence[Enrolment], newest: Mapping[str, Enrolment]) -> None:
+    def _forget_superseded(self, enrolments: Sequence[Enrolment], newest: Mapping[str, Enrolment]) -> None:
         """Clear the due time of ended enrolments that a newer one followed: a crash left them due."""
-        old = [stay for stay in found if stay.user in newest and newest[stay.user].id != stay.id]
-        self._stays.advance([StayChange(stay.id, stay.version, stay.revision, stay.idle_since, None) for stay in old])
+        old = [
+            enrolment
+            for enrolment in enrolments
+            if enrolment.user in newest and newest[enrolment.user].id != enrolment.id
+        ]
+        self._enrolments.advance(
+            [
+                EnrolmentChange(enrolment.id, enrolment.version, enrolment.revision, enrolment.idle_since, None)
+                for enrolment in old
+            ]
+        )
 
 
-def _missed(look: Look, decision: Decision, as_of: Instant) -> bool:
+def _missed(evaluation: Evaluation, decision: Decision, as_of: Instant) -> bool:
     """Whether a full pass found something that neither a due time nor a change had brought up before."""
-    if look.stay is not None and look.stay.due_at is not None and look.stay.due_at <= as_of:
+    if (
+        evaluation.enrolment is not None
+        and evaluation.enrolment.due_at is not None
+        and evaluation.enrolment.due_at <= as_of
+    ):
         return False
     inactive = isinstance(decision.outcome, Exit) and decision.outcome.reason is ExitReason.INACTIVE
     acts = isinstance(decision.outcome, (Exit, Send)) or decision.converted_at is not None
     return acts and not inactive
 
 
-def rest(piece: Slice) -> str:
+def rest(slice_: Slice) -> str:
     """Return the bound at which the unprocessed part of a slice of users begins."""
-    return piece.first if piece.cursor is None else piece.cursor + AFTER
+    return slice_.first if slice_.cursor is None else slice_.cursor + AFTER

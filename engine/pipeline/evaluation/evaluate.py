@@ -10,9 +10,9 @@ from engine.campaign.compiled import CompiledCampaign, Facts
 from engine.catalogue.fields import Row
 from engine.clock import Instant
 from engine.decisions.decide import Decision, Exit, Send, alike, decide
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_id, suffix_of_user, user_of_enrolment
-from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason, SkipReason
 from engine.pipeline.campaigns.event_labels import EndedDelivery, tell_ends
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import EnrolmentStore
@@ -21,12 +21,12 @@ from engine.policy.models import Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Evaluation:
     """One user to evaluate: the suffix, the row (None: no such user), and the latest enrolment."""
 
     suffix: str
     row: Row | None
-    stay: Enrolment | None
+    enrolment: Enrolment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +40,51 @@ class Origin:
 class Evaluator:
     """Evaluate users, then record the decisions; slices and re-evaluation requests share it."""
 
-    def __init__(self, campaigns: CampaignStore, events: EventReads, stays: EnrolmentStore, users: UserReads) -> None:
+    def __init__(
+        self, campaigns: CampaignStore, events: EventReads, enrolments: EnrolmentStore, users: UserReads
+    ) -> None:
         self._users = users
         self._campaigns = campaigns
         self._events = events
-        self._stays = stays
+        self._enrolments = enrolments
 
     def evaluate(
         self,
         campaign: CompiledCampaign,
         profile: Profile,
-        looks: Sequence[Look],
+        evaluations: Sequence[Evaluation],
         as_of: Instant,
         *,
         dense: bool = False,
     ) -> list[Decision]:
-        """Return one decision per user in `looks`; read events for the users who need them.
+        """Return one decision per user in `evaluations`; read events for the users who need them.
 
-        `dense` says that `looks` holds all users of a range. If at least half of them need events, the events are read
-        as a range too.
+        `dense` says that `evaluations` holds all users of a range. If at least half of them need events, the events
+        are read as a range too.
         """
-        asked = [
-            look.row.key for look in looks if look.row is not None and campaign.needs_events(look.row, look.stay, as_of)
+        with_events = [
+            evaluation.row.key
+            for evaluation in evaluations
+            if evaluation.row is not None and campaign.needs_events(evaluation.row, evaluation.enrolment, as_of)
         ]
-        adjacent = dense and 2 * len(asked) >= len(looks)
-        known = self._events.fetch(asked, campaign.queries, as_of, adjacent=adjacent) if asked else {}
+        adjacent = dense and 2 * len(with_events) >= len(evaluations)
+        known = self._events.fetch(with_events, campaign.queries, as_of, adjacent=adjacent) if with_events else {}
         return [
             decide(
                 campaign,
                 profile,
-                Facts(look.row, None if look.row is None else known.get(look.row.key)),
-                look.stay,
+                Facts(evaluation.row, None if evaluation.row is None else known.get(evaluation.row.key)),
+                evaluation.enrolment,
                 as_of,
             )
-            for look in looks
+            for evaluation in evaluations
         ]
 
     def record(
         self,
         campaign: CompiledCampaign,
         origin: Origin,
-        looks: Sequence[Look],
+        evaluations: Sequence[Evaluation],
         decisions: Sequence[Decision],
         *,
         recheck: bool = False,
@@ -94,41 +98,44 @@ class Evaluator:
         counts: Counter[str] = Counter()
         written: dict[str, Row] = {}
         opened: list[Enrolment] = []
-        changes: list[StayChange] = []
-        for look, decision in zip(looks, decisions, strict=True):
-            if decision.enters is not None and look.row is not None:
-                opened.append(new_enrolment(campaign, origin, look.suffix, look.row.key, decision))
-                written[opened[-1].id] = look.row
-                if look.stay is not None and decision.converted_at is not None:
-                    changes.append(conversion_change(origin, look.stay, decision.converted_at, None))
-            elif look.stay is not None:
-                change = change_of(campaign, origin, look.stay, decision)
+        changes: list[EnrolmentChange] = []
+        for evaluation, decision in zip(evaluations, decisions, strict=True):
+            if decision.enters is not None and evaluation.row is not None:
+                opened.append(new_enrolment(campaign, origin, evaluation.suffix, evaluation.row.key, decision))
+                written[opened[-1].id] = evaluation.row
+                if evaluation.enrolment is not None and decision.converted_at is not None:
+                    changes.append(conversion_change(origin, evaluation.enrolment, decision.converted_at, None))
+            elif evaluation.enrolment is not None:
+                change = change_of(campaign, origin, evaluation.enrolment, decision)
                 if change is not None:
                     changes.append(change)
-                    if look.row is not None:
-                        written[change.id] = look.row
+                    if evaluation.row is not None:
+                        written[change.id] = evaluation.row
         if opened:
-            inserted = self._stays.enter(opened)
+            inserted = self._enrolments.enter(opened)
             self._again_after_command(campaign, origin, inserted)
-            overtaken = [stay.id for stay in opened if stay.id not in inserted]
+            overtaken = [enrolment.id for enrolment in opened if enrolment.id not in inserted]
             if overtaken:
-                self._stays.wake(overtaken, origin.as_of)
-            _tell(campaign, [_skipped(origin, stay) for stay in opened if stay.settled and stay.id in inserted])
+                self._enrolments.wake(overtaken, origin.as_of)
+            _tell(
+                campaign,
+                [_skipped(origin, enrolment) for enrolment in opened if enrolment.settled and enrolment.id in inserted],
+            )
             counts["entered"] += len(inserted)
-            counts["exited"] += sum(not stay.active and stay.id in inserted for stay in opened)
+            counts["exited"] += sum(not enrolment.active and enrolment.id in inserted for enrolment in opened)
             counts["conflicts"] += len(overtaken)
         if changes:
-            matched = self._stays.advance(changes)
+            matched = self._enrolments.advance(changes)
             if matched < len(changes):
                 # The write that came first may rest on older data of the user or the campaign, so evaluate again.
                 # With a goal, also evaluate ended enrolments again, for their conversion.
-                self._stays.wake(self._stays.overtaken(changes), origin.as_of, left=campaign.goal is not None)
-            self._tell_changes(campaign, origin, looks, changes, all_written=matched == len(changes))
+                self._enrolments.wake(self._enrolments.overtaken(changes), origin.as_of, left=campaign.goal is not None)
+            self._tell_changes(campaign, origin, evaluations, changes, all_written=matched == len(changes))
             counts["exited"] += sum(change.exit is not None for change in changes)
             counts["conflicts"] += len(changes) - matched
         if recheck:
             self._again_after_change(campaign, origin, written)
-        counts["chosen"] += sum(stay.outgoing is not None for stay in opened)
+        counts["chosen"] += sum(enrolment.outgoing is not None for enrolment in opened)
         counts["chosen"] += sum(change.outgoing is not None for change in changes)
         counts["holdout"] += sum(
             isinstance(decision.outcome, Send) and decision.outcome.skip is SkipReason.HOLDOUT for decision in decisions
@@ -159,7 +166,7 @@ class Evaluator:
                 continue
             pairs = [(suffix_of_user(user), user) for user in users]
             model = new_enrolment(campaign, origin, *pairs[0], decision)
-            inserted = self._stays.enter_alike(model, pairs)
+            inserted = self._enrolments.enter_alike(model, pairs)
             self._again_after_command(campaign, origin, inserted)
             if recheck:
                 self._again_after_change(campaign, origin, {key: known[user_of_enrolment(key)] for key in inserted})
@@ -185,25 +192,25 @@ class Evaluator:
         The run of that command may have passed their range before they existed. Enrolments that ended in the same write
         become due too: an edit may let their users in again, or count another conversion.
         """
-        found = self._campaigns.state_of(campaign.uid) if entered else None
-        if found is not None and found.evaluation_wanted != campaign.evaluation_wanted:
-            self._stays.wake(list(entered), origin.as_of, left=True)
+        record = self._campaigns.state_of(campaign.uid) if entered else None
+        if record is not None and record.evaluation_wanted != campaign.evaluation_wanted:
+            self._enrolments.wake(list(entered), origin.as_of, left=True)
 
     def _again_after_change(self, campaign: CompiledCampaign, origin: Origin, written: Mapping[str, Row]) -> None:
         """Make enrolments (by id) due if their users changed since they were read; with a goal, also ended ones."""
         if not written:
             return
-        found = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
-        revisions = {raw["_id"]: raw["rev"] for raw in found}
+        documents = self._users.read_keys([row.key for row in written.values()], {"rev": 1})
+        revisions = {raw["_id"]: raw["rev"] for raw in documents}
         changed = [key for key, row in written.items() if revisions.get(row.key) != row.rev]
-        self._stays.wake(changed, origin.as_of, left=campaign.goal is not None)
+        self._enrolments.wake(changed, origin.as_of, left=campaign.goal is not None)
 
     def _tell_changes(
         self,
         campaign: CompiledCampaign,
         origin: Origin,
-        looks: Sequence[Look],
-        changes: Sequence[StayChange],
+        evaluations: Sequence[Evaluation],
+        changes: Sequence[EnrolmentChange],
         *,
         all_written: bool,
     ) -> None:
@@ -214,28 +221,32 @@ class Evaluator:
         ended = {change.id: change.settled for change in changes if change.settled is not None}
         if not ended:
             return
-        stays = {look.stay.id: look.stay for look in looks if look.stay is not None}
+        enrolments = {
+            evaluation.enrolment.id: evaluation.enrolment
+            for evaluation in evaluations
+            if evaluation.enrolment is not None
+        }
         if not all_written:
-            now = self._stays.latest_of(campaign.uid, [stays[key].user for key in ended])
-            written = {stay.id: stay.settled for stay in now.values()}
+            now = self._enrolments.latest_of(campaign.uid, [enrolments[key].user for key in ended])
+            written = {enrolment.id: enrolment.settled for enrolment in now.values()}
             ended = {key: settled for key, settled in ended.items() if settled in written.get(key, ())}
-        _tell(campaign, [_skipped_change(origin, stays[key], settled) for key, settled in ended.items()])
+        _tell(campaign, [_skipped_change(origin, enrolments[key], settled) for key, settled in ended.items()])
 
 
 def _tell(campaign: CompiledCampaign, skipped: Sequence[EndedDelivery]) -> None:
     tell_ends(campaign.workspace, campaign.name, campaign.uid, skipped)
 
 
-def _skipped(origin: Origin, stay: Enrolment) -> EndedDelivery:
+def _skipped(origin: Origin, enrolment: Enrolment) -> EndedDelivery:
     """Return the delivery that the first write of a new enrolment settled."""
-    return EndedDelivery(stay.id, stay.user, stay.settled[-1], origin.as_of, origin.id)
+    return EndedDelivery(enrolment.id, enrolment.user, enrolment.settled[-1], origin.as_of, origin.id)
 
 
-def _skipped_change(origin: Origin, stay: Enrolment, settled: Settled) -> EndedDelivery:
+def _skipped_change(origin: Origin, enrolment: Enrolment, settled: Settled) -> EndedDelivery:
     """Return a delivery that an evaluation settled: the open one, or one that it chose and skipped at once."""
-    if stay.outgoing is None:
-        return EndedDelivery(stay.id, stay.user, settled, origin.as_of, origin.id)
-    return EndedDelivery(stay.id, stay.user, settled, stay.outgoing.chosen_at, stay.outgoing.slice)
+    if enrolment.outgoing is None:
+        return EndedDelivery(enrolment.id, enrolment.user, settled, origin.as_of, origin.id)
+    return EndedDelivery(enrolment.id, enrolment.user, settled, enrolment.outgoing.chosen_at, enrolment.outgoing.slice)
 
 
 def _id_like(model: Enrolment) -> Callable[[tuple[str, str]], str]:
@@ -255,7 +266,7 @@ def new_enrolment(campaign: CompiledCampaign, origin: Origin, suffix: str, user:
         campaign=campaign.uid,
         user=user,
         entry=entry,
-        state=StayState.ACTIVE if ended is None else StayState.ENDED,
+        state=EnrolmentState.ACTIVE if ended is None else EnrolmentState.ENDED,
         entered_at=as_of,
         revision=campaign.revision,
         version=1,
@@ -269,23 +280,27 @@ def new_enrolment(campaign: CompiledCampaign, origin: Origin, suffix: str, user:
     )
 
 
-def change_of(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decision: Decision) -> StayChange | None:
+def change_of(
+    campaign: CompiledCampaign, origin: Origin, enrolment: Enrolment, decision: Decision
+) -> EnrolmentChange | None:
     """Return the change that a decision makes to an enrolment; None if it changes nothing."""
     if campaign.only_converts:
-        if decision.converted_at is None and decision.holds_until == stay.due_at:
+        if decision.converted_at is None and decision.holds_until == enrolment.due_at:
             return None
-        return conversion_change(origin, stay, decision.converted_at, decision.holds_until)
+        return conversion_change(origin, enrolment, decision.converted_at, decision.holds_until)
     outgoing, settled, due_at = _choice(origin, decision)
     reason = _exit(decision)
-    if reason is not None and stay.outgoing is not None:
+    if reason is not None and enrolment.outgoing is not None:
         why = SkipReason.CANCELLED if reason is ExitReason.CANCELLED else SkipReason.EXITED
-        settled = Settled(stay.outgoing.message, DeliveryState.SKIPPED, origin.as_of, why.value, stay.outgoing.attempts)
+        settled = Settled(
+            enrolment.outgoing.message, DeliveryState.SKIPPED, origin.as_of, why.value, enrolment.outgoing.attempts
+        )
     nothing = reason is None and outgoing is None and settled is None and decision.converted_at is None
-    if nothing and due_at == stay.due_at and (not stay.active or stay.revision == campaign.revision):
+    if nothing and due_at == enrolment.due_at and (not enrolment.active or enrolment.revision == campaign.revision):
         return None
-    return StayChange(
-        id=stay.id,
-        version=stay.version,
+    return EnrolmentChange(
+        id=enrolment.id,
+        version=enrolment.version,
         revision=campaign.revision,
         as_of=origin.as_of,
         due_at=due_at,
@@ -296,12 +311,14 @@ def change_of(campaign: CompiledCampaign, origin: Origin, stay: Enrolment, decis
     )
 
 
-def conversion_change(origin: Origin, stay: Enrolment, at: Instant | None, due_at: Instant | None) -> StayChange:
+def conversion_change(
+    origin: Origin, enrolment: Enrolment, at: Instant | None, due_at: Instant | None
+) -> EnrolmentChange:
     """Return a change that writes only a conversion and `due_at`.
 
     The enrolment has ended, or its campaign is paused or has finished.
     """
-    return StayChange(stay.id, stay.version, stay.revision, origin.as_of, due_at, converted_at=at)
+    return EnrolmentChange(enrolment.id, enrolment.version, enrolment.revision, origin.as_of, due_at, converted_at=at)
 
 
 def _exit(decision: Decision) -> ExitReason | None:

@@ -37,19 +37,19 @@ class DeliveryHandover:
         if count and hold.chosen_from is None:
             hold.chosen_from = first
         hold.chosen += count
-        until = hold.piece.until if cursor is None else _behind(cursor)
+        until = hold.slice.until if cursor is None else _behind(cursor)
         if hold.chosen_from is not None and (cursor is None or hold.chosen >= WORTH):
             self._add(hold, hold.chosen_from, until)
             hold.chosen, hold.chosen_from = 0, None
 
     def _add(self, hold: Hold, first: str, until: str) -> None:
-        piece, now = hold.piece, self._clock.campaign_now()
-        prefix = enrolment_prefix(piece.workspace, piece.campaign)
+        slice_, now = hold.slice, self._clock.campaign_now()
+        prefix = enrolment_prefix(slice_.workspace, slice_.campaign)
         name = f"{prefix}deliver/{self._clock.system_now():015d}-{uuid4().hex[:8]}"
         parts = cut_range(first, until, max(1, round(hold.chosen / PART)))
         self._slices.add(
             [
-                Slice(slice_id(name, i), None, piece.workspace, piece.campaign, SliceKind.DELIVER, now, start, end)
+                Slice(slice_id(name, i), None, slice_.workspace, slice_.campaign, SliceKind.DELIVER, now, start, end)
                 for i, (start, end) in enumerate(parts)
             ]
         )

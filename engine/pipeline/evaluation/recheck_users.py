@@ -13,8 +13,7 @@ from engine.clock import Clock, Instant
 from engine.domain.campaign import CampaignRecord
 from engine.domain.enrolment import Enrolment
 from engine.domain.keys import AFTER, enrolment_prefix, suffix_of_user, workspace_of
-from engine.domain.looks import EVERYTHING, DirtyRange
-from engine.domain.looks import Look as Asked
+from engine.domain.looks import EVERYTHING, DirtyRange, RecheckRequest
 from engine.domain.stuck import StuckBy
 from engine.domain.work import AccessPath, Slice, SliceKind
 from engine.errors import EngineError
@@ -22,7 +21,7 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.change_triggers import ChangeTriggers
 from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
-from engine.pipeline.evaluation.evaluate import Evaluator, Look, Origin
+from engine.pipeline.evaluation.evaluate import Evaluation, Evaluator, Origin
 from engine.pipeline.loop_failures import LoopFailures
 from engine.pipeline.ports.campaigns import CampaignStore, Debts
 from engine.pipeline.ports.enrolments import EnrolmentStore
@@ -89,7 +88,7 @@ class UserRechecker:
         self._campaigns = campaigns
         self._failures = failures
         self._failing: dict[str, float] = {}  # start of the failures (s), by uid
-        self._looks = looks
+        self._rechecks = looks
         self._lease = lease
         self._time_is_set = time_is_set
         self._expired = float("-inf")
@@ -97,7 +96,7 @@ class UserRechecker:
         self._registry = registry
         self._campaign_cache = campaign_cache
         self._users = users
-        self._stays = stays
+        self._enrolments = stays
         self._slices = slices
         self._evaluator = evaluator
         self._leases = leases
@@ -112,16 +111,16 @@ class UserRechecker:
         """
         began, count = self._clock.monotonic(), 0
         while not self._stop() and self._clock.monotonic() - began < LONGEST:
-            taken = self._looks.take(AT_ONCE, self._lease, self._clock.campaign_now())
+            taken = self._rechecks.take(AT_ONCE, self._lease, self._clock.campaign_now())
             if not taken:
                 return count + self._ranges(began)
             done = self._all_of(taken)
             passage("look.decided")
-            self._looks.done(done)
+            self._rechecks.done(done)
             count += len(done)
         return count
 
-    def _all_of(self, taken: Sequence[Asked]) -> Sequence[Asked]:
+    def _all_of(self, taken: Sequence[RecheckRequest]) -> Sequence[RecheckRequest]:
         """Evaluate all users together, or one by one if that raises; return the requests that are done."""
         try:
             early = self.at(taken)
@@ -129,18 +128,18 @@ class UserRechecker:
             raise
         except Exception as error:  # noqa: BLE001 - one user's data must not block the others
             if not is_about_data(error):
-                self._looks.rest(taken, RESTS)
+                self._rechecks.rest(taken, RESTS)
                 self._tell(error)
                 return ()
             if len(taken) == 1:
                 emit("engine.failed", process="looks", reason=type(error).__name__, error=error)
                 return ()
-            return [one for each in taken for one in self._all_of([each])]
+            return [request for each in taken for request in self._all_of([each])]
         self._failures.worked("looks")
-        self._looks.put_off({one: early[one.user] for one in taken if one.user in early})
-        return [one for one in taken if one.user not in early]
+        self._rechecks.put_off({request: early[request.user] for request in taken if request.user in early})
+        return [request for request in taken if request.user not in early]
 
-    def at(self, taken: Sequence[Asked]) -> dict[str, Instant]:
+    def at(self, taken: Sequence[RecheckRequest]) -> dict[str, Instant]:
         """Evaluate these users in every concerned campaign; return when to evaluate the users for whom it is too early.
 
         A user can have events later than campaign time: they came before somebody advanced it, or another clock is
@@ -148,26 +147,28 @@ class UserRechecker:
         them has passed.
         """
         self._registry.refresh()
-        names = {one.user: one.names for one in taken}
+        names = {request.user: request.names for request in taken}
         groups: dict[str, list[str]] = defaultdict(list)
         for key in sorted(names):
             groups[workspace_of(key)].append(key)
         early: dict[str, Instant] = {}
         for workspace, keys in groups.items():
-            early |= self._look(workspace, keys, names, f"look/{min(one.mark for one in taken)}")
+            early |= self._evaluate(workspace, keys, names, f"look/{min(request.mark for request in taken)}")
         return early
 
-    def _look(
+    def _evaluate(
         self, workspace: str, keys: Sequence[str], names: Mapping[str, frozenset[str]], mark: str
     ) -> dict[str, Instant]:
-        wanted: dict[str, list[str]] = defaultdict(list)
+        keys_of: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             for uid in self._registry.concerned(workspace, names[key]):
-                wanted[uid].append(key)
-        entries = {uid: entry for uid in wanted if (entry := self._registry.entry(uid)) is not None}
-        for uid in wanted.keys() - entries.keys():
+                keys_of[uid].append(key)
+        entries = {uid: entry for uid in keys_of if (entry := self._registry.entry(uid)) is not None}
+        for uid in keys_of.keys() - entries.keys():
             self._owed.owe(uid)  # it does not fit its workspace: the clock evaluates everybody once it fits
-        catalogue = next((one.catalogue for one in entries.values()), self._campaign_cache.known_catalogue(workspace))
+        catalogue = next(
+            (concerned.catalogue for concerned in entries.values()), self._campaign_cache.known_catalogue(workspace)
+        )
         if catalogue is None:
             return {}
         as_of = self._clock.campaign_now()
@@ -176,12 +177,12 @@ class UserRechecker:
         early = self._early(rows.values(), as_of)
         if not entries:
             return early  # users who are early wait for their time even if no campaign fits now
-        stays = self._stays.latest_in(list(entries), [key for key in keys if key not in early])
+        enrolments = self._enrolments.latest_in(list(entries), [key for key in keys if key not in early])
         chosen, refused = 0, None
         for uid, entry in entries.items():
-            mine = [key for key in wanted[uid] if key not in early]
+            mine = [key for key in keys_of[uid] if key not in early]
             try:
-                counts = self._campaign(entry, mine, rows, stays, mark, as_of)
+                counts = self._campaign(entry, mine, rows, enrolments, mark, as_of)
             except self._outages:
                 raise
             except Exception as error:
@@ -227,7 +228,7 @@ class UserRechecker:
         entry: Entry,
         keys: Sequence[str],
         rows: Mapping[str, Row],
-        stays: Mapping[tuple[str, str], Enrolment],
+        enrolments: Mapping[tuple[str, str], Enrolment],
         mark: str,
         as_of: Instant,
     ) -> Counter[str]:
@@ -235,19 +236,23 @@ class UserRechecker:
         began = self._clock.monotonic()
         record = entry.record
         campaign = entry.compiled.at_state(record, launching=False)
-        inside = [key for key in keys if (record.uid, key) in stays]
+        inside = [key for key in keys if (record.uid, key) in enrolments]
         if campaign.only_converts:
-            inside = [key for key in inside if stays[record.uid, key].converted_at is None]
-        looks = [Look(stay.suffix, rows.get(key), stay) for key in inside for stay in (stays[record.uid, key],)]
+            inside = [key for key in inside if enrolments[record.uid, key].converted_at is None]
+        evaluations = [
+            Evaluation(enrolment.suffix, rows.get(key), enrolment)
+            for key in inside
+            for enrolment in (enrolments[record.uid, key],)
+        ]
         if campaign.intake_open:
-            strangers = [rows[key] for key in keys if key in rows and (record.uid, key) not in stays]
+            strangers = [rows[key] for key in keys if key in rows and (record.uid, key) not in enrolments]
             may = campaign.candidates(None, as_of).living(strangers, as_of) if strangers else []
-            looks += [Look(suffix_of_user(row.key), row, None) for row in may]
-        if not looks:
+            evaluations += [Evaluation(suffix_of_user(row.key), row, None) for row in may]
+        if not evaluations:
             return Counter()
-        decisions = self._evaluator.evaluate(campaign, self._campaign_cache.profile(record), looks, as_of)
+        decisions = self._evaluator.evaluate(campaign, self._campaign_cache.profile(record), evaluations, as_of)
         origin = Origin(f"{enrolment_prefix(record.workspace, record.uid)}{mark}", as_of)
-        counts = self._evaluator.record(campaign, origin, looks, decisions)
+        counts = self._evaluator.record(campaign, origin, evaluations, decisions)
         emit(
             "looks.decided",
             workspace=record.workspace,
@@ -255,7 +260,7 @@ class UserRechecker:
             campaign_uid=record.uid,
             slice=origin.id,
             as_of=as_of,
-            users=len(looks),
+            users=len(evaluations),
             duration=timedelta(seconds=self._clock.monotonic() - began),
             **dict(counts),
         )
@@ -264,11 +269,11 @@ class UserRechecker:
     def _ranges(self, began: float) -> int:
         """Evaluate the users of dirty ranges batch by batch; a lease lets one process at a time do it."""
         owner, count = uuid4().hex, 0
-        if not self._looks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
+        if not self._rechecks.ranges(1) or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
             return 0
         try:
             while not self._stop() and self._clock.monotonic() - began < LONGEST:
-                dirty = next(iter(self._looks.ranges(1)), None)
+                dirty = next(iter(self._rechecks.ranges(1)), None)
                 if dirty is None or self._leases.hold(RANGE_LEASE, owner, self._lease) is None:
                     break
                 count += self._range(dirty)
@@ -284,51 +289,51 @@ class UserRechecker:
     def _range(self, dirty: DirtyRange) -> int:
         """Evaluate one batch of a range. If a change resets the range's cursor meanwhile, the range starts again."""
         first = dirty.first if dirty.cursor is None else dirty.cursor + AFTER
-        found = self._users.read_range(dirty.workspace, first, dirty.until, AT_ONCE, {"_id": 1})
-        if found:
-            asked = [Asked(raw["_id"], dirty.names, dirty.mark) for raw in found]
-            early = self.at(asked)
+        documents = self._users.read_range(dirty.workspace, first, dirty.until, AT_ONCE, {"_id": 1})
+        if documents:
+            requests = [RecheckRequest(raw["_id"], dirty.names, dirty.mark) for raw in documents]
+            early = self.at(requests)
             if early:
-                self._looks.add(dict.fromkeys(early, dirty.names), dirty.mark)
-                self._looks.put_off({one: early[one.user] for one in asked if one.user in early})
-        if len(found) < AT_ONCE:
-            self._looks.clean(dirty)
+                self._rechecks.add(dict.fromkeys(early, dirty.names), dirty.mark)
+                self._rechecks.put_off({request: early[request.user] for request in requests if request.user in early})
+        if len(documents) < AT_ONCE:
+            self._rechecks.clean(dirty)
         else:
-            self._looks.move(dirty, suffix_of_user(found[-1]["_id"]))
-        return len(found)
+            self._rechecks.move(dirty, suffix_of_user(documents[-1]["_id"]))
+        return len(documents)
 
     def waiting(self, now: Instant) -> bool:
         """Whether re-evaluation requests or dirty ranges wait at campaign time `now` that nobody holds."""
-        return self._looks.waiting(now)
+        return self._rechecks.waiting(now)
 
     def suspects(self) -> int:
         """Turn requests whose takers died repeatedly into slices of one user under the poison rule; return how many."""
         if self._clock.monotonic() - self._expired < min(EXPIRE_EVERY, self._lease.total_seconds() / 3):
             return 0
         self._expired = self._clock.monotonic()
-        self._looks.expire()
-        found = self._looks.suspects(AT_ONCE)
-        if not found:
+        self._rechecks.expire()
+        requests = self._rechecks.suspects(AT_ONCE)
+        if not requests:
             return 0
         self._registry.refresh()
-        for asked in found:
-            workspace, suffix = workspace_of(asked.user), suffix_of_user(asked.user)
-            uids = self._registry.concerned(workspace, asked.names)
+        for request in requests:
+            workspace, suffix = workspace_of(request.user), suffix_of_user(request.user)
+            uids = self._registry.concerned(workspace, request.names)
             entries = [entry for uid in uids if (entry := self._registry.entry(uid)) is not None]
             for uid in uids - {entry.record.uid for entry in entries}:
                 self._owed.owe(uid)
             as_of = self._clock.campaign_now()
-            self._slices.add([suspect_slice(entry.record, suffix, asked.mark, as_of) for entry in entries])
-        self._looks.done(found)
-        return len(found)
+            self._slices.add([suspect_slice(entry.record, suffix, request.mark, as_of) for entry in entries])
+        self._rechecks.done(requests)
+        return len(requests)
 
 
 class StaleRowRecheck:
     """Request the re-evaluation of users whose cached row was stale (`engine.pipeline.ports.user_cache.Recheck`)."""
 
-    def __init__(self, cache: UserCache, looks: RecheckStore) -> None:
+    def __init__(self, cache: UserCache, rechecks: RecheckStore) -> None:
         self._cache = cache
-        self._looks = looks
+        self._rechecks = rechecks
 
     def changed(self, workspace: str, rows: Sequence[Row], since: int | None) -> int:
         """Request the re-evaluation of those of `rows` whose revision changed; return how many.
@@ -339,7 +344,7 @@ class StaleRowRecheck:
             return 0
         newer = self._cache.revisions(workspace, [row.key for row in rows])
         old = [row.key for row in rows if newer.get(row.key) != row.rev]
-        self._looks.add({key: frozenset({EVERYTHING}) for key in old}, "recheck")
+        self._rechecks.add({key: frozenset({EVERYTHING}) for key in old}, "recheck")
         return len(old)
 
 

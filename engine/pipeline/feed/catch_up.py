@@ -12,16 +12,16 @@ POLL: Final = 0.005
 """Seconds between two checks of the feed's position; one costs a GET and a read by `_id`."""
 
 
-def caught_up(feed: FeedStore, clock: Clock, wanted: int, patience: float) -> bool:
-    """Wait up to `patience` seconds until the feed reaches position `wanted`; return whether it does.
+def caught_up(feed: FeedStore, clock: Clock, position: int, patience: float) -> bool:
+    """Wait up to `patience` seconds until the feed reaches `position`; return whether it does.
 
     Call the feed first, because it may be waiting for a change.
     """
-    if feed.position() >= wanted:
+    if feed.position() >= position:
         return True
     feed.call()
     until = clock.monotonic() + patience
-    while feed.position() < wanted:
+    while feed.position() < position:
         if clock.monotonic() > until:
             return False
         time.sleep(POLL)

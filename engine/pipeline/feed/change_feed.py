@@ -77,7 +77,7 @@ class ChangeFeed:
         self._feeds = feeds
         self._registry = registry
         self._users = users
-        self._looks = looks
+        self._rechecks = looks
         self._cache = cache
         self._index = index
         self._keep_request = keep_request
@@ -140,13 +140,13 @@ class ChangeFeed:
     def _derive_changed(self) -> None:
         """Request new aggregates for the users of workspaces whose aggregates differ from the derived ones."""
         before = self._feeds.read().derived
-        shapes = {name: derived_shape(one) for name, one in self._workspaces.items()}
+        shapes = {name: derived_shape(catalogue) for name, catalogue in self._workspaces.items()}
         if shapes == before:
             return
         changed = [name for name, shape in shapes.items() if name in before and before[name] != shape]
-        asked = [request for name in changed for request in self._derive(name)]
+        requests = [request for name in changed for request in self._derive(name)]
         self._feeds.derives(shapes)
-        self._messenger().index(asked)
+        self._messenger().index(requests)
 
     def close(self) -> None:
         """Close the stream; the next step opens it again at the last saved position."""
@@ -161,16 +161,16 @@ class ChangeFeed:
         self.stream = self._open_stream(state.token)
         self._registry.refresh()
         if state.token is None:
-            self.begin_again("the feed starts for the first time", told=False)
+            self.begin_again("the feed starts for the first time", report=False)
         return self.stream
 
-    def begin_again(self, reason: str, *, told: bool = True) -> None:
+    def begin_again(self, reason: str, *, report: bool = True) -> None:
         """Recover from unknown changes: invalidate the cache, and evaluate and index everybody again.
 
-        `told` says whether to log the gap. The first start on a database logs nothing, because nothing was missed.
+        `report` says whether to log the gap. The first start on a database logs nothing, because nothing was missed.
         """
         generation = self.generation = self._feeds.next_generation()
-        if told:
+        if report:
             emit("feed.gap", reason=reason, generation=generation)
         if self.stream is None:
             self.stream = self._open_stream(None)
@@ -179,11 +179,11 @@ class ChangeFeed:
         self._registry.refresh()
         for workspace in self._registry.workspaces():
             everybody = {f"{workspace}/{first}/": frozenset({EVERYTHING}) for first, _ in cut(RANGES)}
-            self._looks.add_ranges(everybody, mark)
+            self._rechecks.add_ranges(everybody, mark)
         self._feeds.fills(None, self._feeds.read().shapes)
         self._tended = float("-inf")
         self._feeds.save(0, self.stream.start)
-        self._messenger().look()
+        self._messenger().recheck()
 
     def _adopt(self) -> None:
         """Activate the current cache layouts, and enqueue the warm-up of new ones once the cache is reachable."""
@@ -205,25 +205,29 @@ class ChangeFeed:
             return
         self._tended = self._clock.monotonic()
         try:
-            found = self._index.identity()
-            if found is None:
+            identity = self._index.identity()
+            if identity is None:
                 self._make_index()
-                found = self._index.identity()
+                identity = self._index.identity()
         except self._outages as error:
             self._lost_search(error)
             return
         before = self._feeds.read()
-        shapes = {name: indexed_shape(one) for name, one in self._workspaces.items() if name in before.searched}
+        shapes = {
+            name: indexed_shape(catalogue) for name, catalogue in self._workspaces.items() if name in before.searched
+        }
         self._searched = frozenset(shapes)
-        if (found, shapes) == (before.index, before.shapes):
+        if (identity, shapes) == (before.index, before.shapes):
             return
-        behind = [name for name, shape in shapes.items() if found != before.index or before.shapes.get(name) != shape]
+        behind = [
+            name for name, shape in shapes.items() if identity != before.index or before.shapes.get(name) != shape
+        ]
         until = self._feeds.now()
-        asked = [request for name in behind for request in self._reindex(name)]
+        requests = [request for name in behind for request in self._reindex(name)]
         self._covered |= dict.fromkeys(behind, until)
-        self._feeds.fills(found, shapes)  # only after the requests: an index noted without requests counts as full
-        self._messenger().index(asked)
-        for reason, names in _refilled(found, before, behind).items():
+        self._feeds.fills(identity, shapes)  # only after the requests: an index noted without requests counts as full
+        self._messenger().index(requests)
+        for reason, names in _refilled(identity, before, behind).items():
             emit("search.refilled", reason=reason, text=", ".join(names))
 
     def _handle(self, batch: Batch) -> None:
@@ -244,19 +248,21 @@ class ChangeFeed:
         passage("feed.refreshed")
         # Refresh only now: a campaign launched later reads these users fresh, and a live one gets their re-evaluations.
         self._registry.refresh()
-        wanted = {key: told for key, told in names.items() if self._registry.concerned(workspace_of(key), told)}
-        if wanted:
+        concerned = {
+            key: changed for key, changed in names.items() if self._registry.concerned(workspace_of(key), changed)
+        }
+        if concerned:
             mark = f"{batch.position:020d}"
-            if self._looks.count() > BACKLOG:
-                self._looks.add_ranges(wanted, mark)
+            if self._rechecks.count() > BACKLOG:
+                self._rechecks.add_ranges(concerned, mark)
             else:
-                self._looks.add(wanted, mark)
+                self._rechecks.add(concerned, mark)
             passage("feed.asked")
-            self._messenger().look()
+            self._messenger().recheck()
         emit(
             "feed.handled",
             users=len(names),
-            looks=len(wanted),
+            looks=len(concerned),
             duration=timedelta(seconds=self._clock.monotonic() - began),
         )
 
@@ -299,7 +305,7 @@ class ChangeFeed:
             emit("service.lost", service="elasticsearch", reason=type(error).__name__, error=error)
 
 
-def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> dict[str, list[str]]:
+def _refilled(identity: str | None, before: FeedState, behind: Sequence[str]) -> dict[str, list[str]]:
     """Return the names of the workspaces in `behind` by the reason why their users are indexed again."""
     reasons: dict[str, list[str]] = {}
     for name in behind:
@@ -307,7 +313,7 @@ def _refilled(found: str | None, before: FeedState, behind: Sequence[str]) -> di
             reason = "a campaign searches its users"
         elif before.index is None:
             reason = "changes were missed"
-        elif found != before.index:
+        elif identity != before.index:
             reason = "the index was replaced"
         else:
             reason = "the workspace file was edited"

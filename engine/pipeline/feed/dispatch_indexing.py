@@ -50,14 +50,14 @@ class IndexTurns:
         if not self._requests.any():
             return ()
         if not self._mails_go_out():
-            told = self._requests.unheard(UNHEARD, MOST)
-            self._messenger.index(told)
-            return told
+            requests = self._requests.unheard(UNHEARD, MOST)
+            self._messenger.index(requests)
+            return requests
         now = self._clock.monotonic()
         if now - self._turn < BETWEEN:
             return ()
-        told = self._requests.unheard(UNHEARD, 1)
-        if told:
+        requests = self._requests.unheard(UNHEARD, 1)
+        if requests:
             self._turn = now
-            self._messenger.index(told, in_turn=True)
-        return told
+            self._messenger.index(requests, in_turn=True)
+        return requests

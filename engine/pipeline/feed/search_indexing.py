@@ -162,20 +162,20 @@ class SearchIndexer:
         if catalogue is not None and self._derived().get(workspace) != derived_shape(catalogue):
             raise Behind
         while catalogue is not None:
-            found = self._users.read_range(workspace, first, request.until, DERIVED_AT_ONCE, {"_id": 1})
-            if found:
-                count += len(self._derivation(catalogue).derive([raw["_id"] for raw in found], create=False))
-            if len(found) < DERIVED_AT_ONCE:
+            documents = self._users.read_range(workspace, first, request.until, DERIVED_AT_ONCE, {"_id": 1})
+            if documents:
+                count += len(self._derivation(catalogue).derive([raw["_id"] for raw in documents], create=False))
+            if len(documents) < DERIVED_AT_ONCE:
                 break
-            first = bound_behind(found[-1]["_id"])
+            first = bound_behind(documents[-1]["_id"])
         self._requests.done([request_id])
         return count
 
     def _up_to_date(self, workspaces: Iterable[str]) -> bool:
         """Whether this process's workspace files give users the form that the feed wants."""
-        wanted, own = self._shapes(), self._catalogues.snapshot()
+        shapes, own = self._shapes(), self._catalogues.snapshot()
         return all(
-            name not in wanted or name not in own or wanted[name] == indexed_shape(own[name]) for name in workspaces
+            name not in shapes or name not in own or shapes[name] == indexed_shape(own[name]) for name in workspaces
         )
 
     def _refuse_behind(self, workspaces: Iterable[str]) -> None:

@@ -50,13 +50,13 @@ def read_address(raw: str) -> str:
         raise BadAddressError("email: begins or ends with a space (remove it)")
     validate, error_kind = _library()
     try:
-        told: str = validate(raw, check_deliverability=False, test_environment=True).normalized
+        address: str = validate(raw, check_deliverability=False, test_environment=True).normalized
     except error_kind as error:
         raise BadAddressError(f"email: {raw[:80]!r} is not an address: {error}") from error
-    if envelope_address(told) is None:
+    if envelope_address(address) is None:
         why = "at most 64 bytes before the @ and 254 in all can be sent to"
         raise BadAddressError(f"email: {raw[:80]!r} is not an address: {why}")
-    return told
+    return address
 
 
 @cache

@@ -74,17 +74,17 @@ class Layout:
                 remedy="name it, remove an extra delimiter, or pass --ignore-unknown",
             )
         taken = {self.mapping.get(column, column) for column in columns}
-        found: list[str | None] = []
+        targets: list[str | None] = []
         for column in columns:
             name = self.mapping.get(column, column)
             if column not in self.mapping and name in aliases and aliases[name] not in taken:
                 name = aliases[name]
-            found.append(None if column in self.ignored or not column else name)
-        named = [name for name in found if name is not None]
+            targets.append(None if column in self.ignored or not column else name)
+        named = [name for name in targets if name is not None]
         for name in named:
             if named.count(name) > 1:
                 raise WrongCall(f"the column {name} appears twice", remedy="remove one, or pass --ignore or --map")
-        return found
+        return targets
 
 
 def no_column(option: str, name: str, columns: Iterable[str]) -> WrongCall:
@@ -140,7 +140,7 @@ def read_value(name: str, shape: Shape, raw: object) -> Stored | None:
             raise RowFaultError(
                 f'timezone: "{value[:60]}" is not a time zone ({closest(value, _zones()) or "e.g. Europe/Berlin"})'
             )
-    elif isinstance(value, list) and any(isinstance(one, str) and "\0" in one for one in value):
+    elif isinstance(value, list) and any(isinstance(item, str) and "\0" in item for item in value):
         raise RowFaultError(f"{name}: has a NUL character (remove it)")
     return value  # type: ignore[return-value] # the catalogue's arrays have one element type
 
@@ -153,8 +153,8 @@ def advice(name: str, shape: Shape, raw: object) -> str:
     match shape.type:
         case FieldType.BOOLEAN:
             pair = next((pair for pair in _PAIRS if text.casefold() in pair), None)
-            told = f"{pair[0]}:true,{pair[1]}:false" if pair else "TEXT:true,TEXT:false"
-            return f"; pass --values {name}={told}"
+            example = f"{pair[0]}:true,{pair[1]}:false" if pair else "TEXT:true,TEXT:false"
+            return f"; pass --values {name}={example}"
         case FieldType.NUMBER | FieldType.DECIMAL:
             comma = "," in text and text[-1:].isdigit() and len(text.partition(",")[2]) != 3
             dotted = "." in text and "," in text and text.index(".") < text.index(",")
@@ -163,7 +163,7 @@ def advice(name: str, shape: Shape, raw: object) -> str:
                 return "; pass --decimal-comma"
             return "; pass --decimal-comma if the comma begins the fraction" if ambiguous else ""
         case FieldType.TIME:
-            return next((f"; pass --date-format {told}" for test, told in _DATES if test(text)), "")
+            return next((f"; pass --date-format {date_format}" for test, date_format in _DATES if test(text)), "")
         case FieldType.STRING | FieldType.INTEGER:
             return ""
 

@@ -62,7 +62,7 @@ def _each(raw: object, steps: Sequence[Conversion]) -> object:
     if isinstance(raw, str) and raw and not raw.startswith("["):
         raw = raw.split("|")
     if isinstance(raw, (list, tuple)):
-        return [one for one in (_through(one, steps) for one in raw) if one is not NOTHING]
+        return [item for item in (_through(item, steps) for item in raw) if item is not NOTHING]
     return raw
 
 
@@ -95,8 +95,8 @@ def _dated(name: str, date_format: str) -> Conversion:
 
     @lru_cache(_REMEMBERED)
     def read(raw: str) -> datetime:
-        found = datetime.strptime(raw, date_format)  # noqa: DTZ007 - the next line checks its zone
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        time = datetime.strptime(raw, date_format)  # noqa: DTZ007 - the next line checks its zone
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
     def convert(raw: object) -> object:
         if raw is None or raw == "" or isinstance(raw, (datetime, Odd)):
@@ -126,10 +126,10 @@ def _with_point(name: str, raw: object) -> object:
     """`--decimal-comma`: `1.234,50` is 1234.50; groups of three may be separated by a point, space or apostrophe."""
     if not isinstance(raw, str) or raw == "":
         return raw
-    found = _COMMA.fullmatch(raw)
-    if found is None:
+    match = _COMMA.fullmatch(raw)
+    if match is None:
         raise RowFaultError(f'{name}: expected a number by --decimal-comma such as 1.234,50, got "{raw[:60]}"')
-    sign, digits, _, fraction, exponent = found.groups()
+    sign, digits, _, fraction, exponent = match.groups()
     whole = re.sub(r"[^0-9]", "", digits)
     return f"{sign}{whole}.{fraction}{exponent}" if fraction else f"{sign}{whole}{exponent}"
 
@@ -145,7 +145,7 @@ def check_conversions(layout: Layout, shapes: Mapping[str, Sequence[Shape]], eve
                 hint = closest(name, shapes) or f"fields: {', '.join(sorted(shapes))[:200]}"
                 raise WrongCall(f"{option} {name}: there is no such field", remedy=hint)
     for name, date_format in layout.date_formats.items():
-        if name and all(one.type is not FieldType.TIME for one in shapes[name]):
+        if name and all(shape.type is not FieldType.TIME for shape in shapes[name]):
             raise WrongCall(f"--date-format {name}: it is of type {shapes[name][0].type}, not a time")
         _check_format(date_format)
     for name, texts in layout.values.items():
@@ -154,10 +154,10 @@ def check_conversions(layout: Layout, shapes: Mapping[str, Sequence[Shape]], eve
                 _check_meaning(f"--values {name}={text}:{meaning}", name, meaning, shapes[name], events)
 
 
-def _check_meaning(told: str, name: str, meaning: str, shapes: Sequence[Shape], events: Sequence[str] | None) -> None:
+def _check_meaning(text: str, name: str, meaning: str, shapes: Sequence[Shape], events: Sequence[str] | None) -> None:
     if events is not None and name == "name":
         if meaning not in events:
-            raise WrongCall(f"{told}: no event is called {meaning!r}", remedy=closest(meaning, events))
+            raise WrongCall(f"{text}: no event is called {meaning!r}", remedy=closest(meaning, events))
         return
     for shape in shapes:
         if shape.type is FieldType.TIME:
@@ -165,7 +165,7 @@ def _check_meaning(told: str, name: str, meaning: str, shapes: Sequence[Shape], 
         try:
             parse_scalar(shape, meaning)
         except ValueError as error:
-            raise WrongCall(f"{told}: {error}") from error
+            raise WrongCall(f"{text}: {error}") from error
 
 
 def _check_format(date_format: str) -> None:

@@ -139,8 +139,8 @@ class CsvRecords:
         inner = lines[1:-1]
         if self._columns < 2 or not inner or max(map(len, cells)) <= LONGEST_CELL:
             return True
-        told = (tokenise(decode(line.raw)[0], self._delimiter) for line in inner)
-        return not all(isinstance(one, list) and len(one) == self._columns for one in told)
+        rows = (tokenise(decode(line.raw)[0], self._delimiter) for line in inner)
+        return not all(isinstance(row, list) and len(row) == self._columns for row in rows)
 
     @staticmethod
     def _faulty(line: Line, reason: str) -> Record:
@@ -164,10 +164,10 @@ def recoded_fault(row: RawRow, encoding: str) -> RawRow:
     return row._replace(fault=f"has bytes that are not text in {encoding} (pass another --encoding)")
 
 
-def miscounted(found: int, columns: int) -> str:
-    """Return the fault of a row with `found` cells."""
-    hint = "quote a field that holds the delimiter" if found > columns else "is a field or a delimiter missing?"
-    return f"has {found} columns, the header has {columns} ({hint})"
+def miscounted(count: int, columns: int) -> str:
+    """Return the fault of a row with `count` cells."""
+    hint = "quote a field that holds the delimiter" if count > columns else "is a field or a delimiter missing?"
+    return f"has {count} columns, the header has {columns} ({hint})"
 
 
 def tokenise(text: str, delimiter: str) -> list[str] | str | None:

@@ -33,9 +33,9 @@ def plain(value: Any) -> Any:  # Any: a decoded JSON value
             unwrap = _WRAPPERS.get(key)
             if unwrap is not None and (len(value) == 1 or _is_pair(value)):
                 return unwrap(value[key], value)
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -85,9 +85,11 @@ def _decimal(inner: Any, _: Any) -> object:
 
 def _binary(inner: Any, whole: Mapping[str, Any]) -> object:
     """Return a UUID as its text; other bytes are `Odd`."""
-    told, kind = (inner.get("base64"), inner.get("subType")) if isinstance(inner, dict) else (inner, whole.get("$type"))
+    payload, kind = (
+        (inner.get("base64"), inner.get("subType")) if isinstance(inner, dict) else (inner, whole.get("$type"))
+    )
     try:
-        content = b64decode(told, validate=True) if isinstance(told, str) else b""
+        content = b64decode(payload, validate=True) if isinstance(payload, str) else b""
     except binascii.Error:
         content = b""
     if str(kind) in _UUIDS and len(content) == 16:

@@ -94,7 +94,7 @@ class Summary:
     """
 
     rows: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((str(one) for one in RowOutcome), 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys((str(outcome) for outcome in RowOutcome), 0))
     removed: int = 0
     written: int = 0
     resumed_at: int | None = None
@@ -165,11 +165,11 @@ def identity(order: Order) -> str:
         head = file.read(HEAD)
         file.seek(max(0, status.st_size - HEAD))
         tail = file.read(HEAD)
-    told = (
+    parts = (
         str(order.path.resolve()), status.st_size, status.st_mtime_ns, order.form, order.delimiter, order.list_name,
         str(order.mode), order.layout.identity, order.revive, order.encoding,
     )  # fmt: skip
-    return blake2b(repr(told).encode() + head + tail, digest_size=16).hexdigest()
+    return blake2b(repr(parts).encode() + head + tail, digest_size=16).hexdigest()
 
 
 @contextmanager

@@ -49,29 +49,29 @@ class Keys:
 
     def read(self, values: Mapping[str, Any]) -> list[Key]:
         """Return the values of one row, without those to leave out."""
-        found: list[Key] = []
+        keys: list[Key] = []
         for key, raw in values.items():
             if self.unseen:
                 self.unseen.discard(key)
             if key in self._ignored:
                 continue
             if key in self._mapping:
-                found.append(Key(self._mapping[key], raw, key, mapped=True))
+                keys.append(Key(self._mapping[key], raw, key, mapped=True))
             elif isinstance(raw, dict) and key in self._containers:
-                found += self._within(raw, key, contained=True)
+                keys += self._within(raw, key, contained=True)
             elif isinstance(raw, (dict, list)) and key in self._roots:
-                found += self._within(raw, key, contained=False)
+                keys += self._within(raw, key, contained=False)
             else:
-                found.append(Key(key, raw, key))
+                keys.append(Key(key, raw, key))
                 if self.unseen and len(self.others) < _MOST_OTHERS:
                     self.others[key] = None
-        return found
+        return keys
 
     def _within(self, part: Any, path: str, *, contained: bool) -> Iterator[Key]:
         """Yield the values of an object, or those elements of an array that an option names."""
         if isinstance(part, list):
             named = {*self._mapping, *self._ignored, *self._roots}
-            pairs = [(str(at), one) for at, one in enumerate(part) if f"{path}.{at}" in named]
+            pairs = [(str(at), item) for at, item in enumerate(part) if f"{path}.{at}" in named]
         else:
             pairs = list(part.items())
         for key, raw in pairs:

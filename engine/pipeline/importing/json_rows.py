@@ -158,8 +158,8 @@ class _Text:
     def _to_next(self, gap: re.Pattern[str]) -> str:
         """Skip the gap between values; return the next character, empty at the end."""
         while True:
-            found = gap.match(self._text, self._at)
-            self._take(found.end() if found else self._at)
+            match = gap.match(self._text, self._at)
+            self._take(match.end() if match else self._at)
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._grow():

@@ -76,11 +76,11 @@ class ParquetReader:
         for finer in (size, *_FINER):
             at = 0
             try:
-                for piece in self._file.iter_batches(batch_size=finer, row_groups=[group], use_threads=False):
-                    kept = piece.slice(min(max(skip - at, 0), piece.num_rows))
-                    at += piece.num_rows
+                for batch in self._file.iter_batches(batch_size=finer, row_groups=[group], use_threads=False):
+                    kept = batch.slice(min(max(skip - at, 0), batch.num_rows))
+                    at += batch.num_rows
                     if kept.num_rows:
-                        yield self._piece(kept, first + at - kept.num_rows)
+                        yield self._rows_of_batch(kept, first + at - kept.num_rows)
                         skip = at
             except _READ as error:
                 if finer != _FINER[-1] and finer > 1:
@@ -94,8 +94,8 @@ class ParquetReader:
             f"row {number + 1}: the file is damaged: {why}", remedy="write it again, and import it again"
         )
 
-    def _piece(self, piece: Any, number: int) -> list[RawRow]:  # Any: pyarrow has no types
-        columns = [values for column in piece.columns for values in _columns(column)]
+    def _rows_of_batch(self, batch: Any, number: int) -> list[RawRow]:  # Any: pyarrow has no types
+        columns = [values for column in batch.columns for values in _columns(column)]
         return [RawRow(number + place, values) for place, values in enumerate(zip(*columns, strict=True), 1)]
 
     def close(self) -> None:
@@ -125,10 +125,10 @@ def _plain(column: Any) -> list[Any]:  # Any: pyarrow has no types
     try:
         return _converted(column, kind)
     except _CONVERT:
-        return [_one(column, place, kind) for place in range(len(column))]
+        return [_scalar(column, place, kind) for place in range(len(column))]
 
 
-def _one(column: Any, place: int, kind: Any) -> Any:
+def _scalar(column: Any, place: int, kind: Any) -> Any:
     """Return one value, as `Odd` if it cannot be converted."""
     try:
         return _converted(column.slice(place, 1), kind)[0]
@@ -146,9 +146,9 @@ def _converted(column: Any, kind: Any) -> list[Any]:
         column = column.cast(pa.timestamp("ms", kind.tz and "UTC"), safe=kind.unit in ("s", "ms"))
     values: list[Any] = column.to_pylist()
     if pa.types.is_date(kind):
-        return [one.isoformat() if isinstance(one, date) else one for one in values]
-    if any(isinstance(one, UUID) for one in values):
-        return [str(one) if isinstance(one, UUID) else one for one in values]
+        return [value.isoformat() if isinstance(value, date) else value for value in values]
+    if any(isinstance(value, UUID) for value in values):
+        return [str(value) if isinstance(value, UUID) else value for value in values]
     return values
 
 

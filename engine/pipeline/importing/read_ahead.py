@@ -40,11 +40,11 @@ def made_ahead(items: Iterable[Item], ahead: int = 1) -> Iterator[Iterator[Item]
             made.put(None)
 
     def take() -> Iterator[Item]:
-        while (one := made.get()) is not None:
-            if isinstance(one, BaseException):
-                raise one
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
             room.release()
-            yield one[0]
+            yield item[0]
 
     thread = Thread(target=make, name="made-ahead", daemon=True)
     thread.start()

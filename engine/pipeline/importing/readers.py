@@ -120,7 +120,9 @@ class CsvReader:
                 f"{self._path}:1: the lines end with CR alone", remedy="save the file with LF or CRLF line ends"
             )
         if len(cells) == 1:
-            other = next((one for one in DELIMITERS if one != self._delimiter and one in cells[0]), None)
+            other = next(
+                (delimiter for delimiter in DELIMITERS if delimiter != self._delimiter and delimiter in cells[0]), None
+            )
             if other is not None:
                 raise WrongCall(
                     f"{self._path}:1: the header has one column, {cells[0].strip()[:60]!r}",

@@ -51,18 +51,18 @@ class Rejects:
                 raise WrongCall(
                     f"{self.path}: cannot be written: {error.strerror}", remedy="pass --rejects FILE"
                 ) from error
-        told = b"".join(self._line(row, reason) for row, reason in rejected)
+        lines = b"".join(self._line(row, reason) for row, reason in rejected)
         if self.path.suffix == ".csv" and not self.size:
-            told = b"line,reason,row\n" + told
+            lines = b"line,reason,row\n" + lines
         try:
-            self._file.write(told)
+            self._file.write(lines)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
             raise WrongCall(
                 f"{self.path}: cannot be written: {error.strerror}", remedy="make room, and run the import again"
             ) from error
-        self.size += len(told)
+        self.size += len(lines)
 
     def _line(self, row: RawRow, reason: str) -> bytes:
         shown = self._shown(row)

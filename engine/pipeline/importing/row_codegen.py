@@ -51,7 +51,7 @@ def put(fields: Values, field: Field, raw: object) -> None:
         if isinstance(value, str):
             folded = fold(value)
         elif isinstance(value, list):
-            folded = [fold(str(one)) for one in value]
+            folded = [fold(str(item)) for item in value]
         fields[f"k.{field.name}"] = folded
 
 
@@ -84,7 +84,7 @@ def is_address(field: Field) -> bool:
 
 def conversions_of(fields: Iterable[Field], layout: Layout) -> dict[str, Conversion]:
     """Return the conversions of those fields that have one, by name."""
-    return {field.name: found for field in fields if (found := conversion(field, layout)) is not None}
+    return {field.name: converter for field in fields if (converter := conversion(field, layout)) is not None}
 
 
 def build_reader(

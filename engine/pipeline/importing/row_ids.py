@@ -28,9 +28,11 @@ class Numbered:
         self._stem = name.partition(".")[0] or name
         self._column = column
         columns = reader.columns
-        for one in columns or ():
-            if one not in layout.ignored and self._means_id(one):
-                raise WrongCall(f"--row-id: the file has a column {one}", remedy="leave out --row-id, or pass --ignore")
+        for present in columns or ():
+            if present not in layout.ignored and self._means_id(present):
+                raise WrongCall(
+                    f"--row-id: the file has a column {present}", remedy="leave out --row-id, or pass --ignore"
+                )
         self.columns: tuple[str, ...] | None = None if columns is None else (*columns, column)
 
     def _means_id(self, key: str) -> bool:
@@ -45,14 +47,14 @@ class Numbered:
     def _with_id(self, row: RawRow) -> RawRow:
         if row.values is None:
             return row
-        told = f"{self._stem}-{row.line}"
+        row_id = f"{self._stem}-{row.line}"
         if self._column == "id":
-            told += f"-{blake2b(repr(row.values).encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
+            row_id += f"-{blake2b(repr(row.values).encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
         if not isinstance(row.values, dict):
-            return row._replace(values=[*row.values, told])
+            return row._replace(values=[*row.values, row_id])
         if any(self._means_id(key) for key in row.values if key not in self._layout.ignored):
             return row._replace(values=None, fault=f"has {self._column}, and --row-id makes one (leave it out)")
-        return row._replace(values={**row.values, self._column: told})
+        return row._replace(values={**row.values, self._column: row_id})
 
     def close(self) -> None:
         """Close the file."""

@@ -68,7 +68,7 @@ class UserRows:
     def __init__(self, catalogue: Catalogue, columns: Sequence[str] | None, layout: Layout) -> None:
         self._workspace = catalogue.workspace
         self._layout = layout
-        self._fields = {name: one for name, one in catalogue.fields.items() if one.kind != "aggregate"}
+        self._fields = {name: field for name, field in catalogue.fields.items() if field.kind != "aggregate"}
         self._aggregates = catalogue.aggregates
         self.keys = Keys(layout, NESTED)
         self.unknown = Unknown(layout)
@@ -79,16 +79,16 @@ class UserRows:
         for column, name in layout.mapping.items():
             if USER_ALIASES.get(name, name) != "user_id":
                 self._known(name, f"--map {column}={name}")
-        readable = {name: [one] for name, one in self._fields.items() if name != "user_id"}
+        readable = {name: [field] for name, field in self._fields.items() if name != "user_id"}
         check_conversions(layout, readable, None)
         self._conversions = conversions_of(self._fields.values(), layout)
         self.omitted: list[str] = []
         """Faults of omitted addresses; the caller that reads the rows clears it."""
-        self._puts = {name: putter(one, layout, self.omitted) for name, one in self._fields.items()}
+        self._puts = {name: putter(field, layout, self.omitted) for name, field in self._fields.items()}
         # Nearly every key of a row is a field by its own name: it needs no check against the options.
         self._direct = {
-            name: (one, self._puts[name])
-            for name, one in self._fields.items()
+            name: (field, self._puts[name])
+            for name, field in self._fields.items()
             if name != "user_id" and name not in self._conversions and not self.keys.names(name)
         }
         if columns is None:
@@ -96,12 +96,12 @@ class UserRows:
         targets = layout.targets(columns, USER_ALIASES)
         required(targets, {}, "user_id", columns)
         places = []
-        for at, found in enumerate(targets):
-            if found is None or found == "user_id" or (columns[at] not in layout.mapping and self._left_out(found)):
+        for at, target in enumerate(targets):
+            if target is None or target == "user_id" or (columns[at] not in layout.mapping and self._left_out(target)):
                 continue
-            places.append((at, self._known(found)))
-        told = {field.name for _, field in places}
-        extra = {self._known(name): text for name, text in layout.defaults.items() if name not in told}
+            places.append((at, self._known(target)))
+        names = {field.name for _, field in places}
+        extra = {self._known(name): text for name, text in layout.defaults.items() if name not in names}
         place = targets.index("user_id")
         self._read_cells = build_reader(
             catalogue.workspace,
@@ -144,46 +144,46 @@ class UserRows:
 
     def _read_object(self, values: Mapping[str, Any], fields: dict[str, Stored | None]) -> str:
         uid: object = None
-        told: set[str] = set()
+        given: set[str] = set()
         others: dict[str, Any] = {}
         for key, raw in values.items():
             direct = self._direct.get(key)
             if direct is None:
                 others[key] = raw
             else:
-                told.add(key)
+                given.add(key)
                 direct[1](fields, direct[0], raw)
-        for one in self.keys.read(others):
-            name = one.name
+        for entry in self.keys.read(others):
+            name = entry.name
             if name in USER_ALIASES and USER_ALIASES[name] not in values:
                 name = USER_ALIASES[name]
-            if name == "user_id" and (one.mapped or not one.path):
-                uid = one.raw
+            if name == "user_id" and (entry.mapped or not entry.path):
+                uid = entry.raw
                 continue
-            field = self._fields.get(name) if one.mapped or one.inside or not one.path else None
+            field = self._fields.get(name) if entry.mapped or entry.inside or not entry.path else None
             if field is None:
-                self._refuse(one)
+                self._refuse(entry)
                 continue
-            if name in told:
+            if name in given:
                 raise RowFaultError(f"{name} appears twice (keep one)")
-            told.add(name)
-            raw = self._conversions[name](one.raw) if name in self._conversions else one.raw
+            given.add(name)
+            raw = self._conversions[name](entry.raw) if name in self._conversions else entry.raw
             if raw is not NOTHING:
                 self._puts[name](fields, field, raw)
         for name, text in self._layout.defaults.items():
-            if name not in told:
+            if name not in given:
                 put(fields, self._fields[name], text)
         if uid is None and "_id" in values:
             raise RowFaultError("user_id is missing (pass --map _id=user_id)")
         return identifier(uid, "user_id")
 
-    def _refuse(self, one: Key) -> None:
+    def _refuse(self, key: Key) -> None:
         """Leave a key out if an option asks for that. Raises `RowFaultError` otherwise."""
-        if self.unknown.leave_out(one.path or one.key):
+        if self.unknown.leave_out(key.path or key.key):
             return
-        if isinstance(one.raw, dict) and not one.path and closest(one.key, self._fields) == "":
-            refuse_key(one.key, self._fields, "the workspace has no attribute", f"{one.key}.PART")
-        refuse_key(one.key, self._fields, "the workspace has no attribute", one.path)
+        if isinstance(key.raw, dict) and not key.path and closest(key.key, self._fields) == "":
+            refuse_key(key.key, self._fields, "the workspace has no attribute", f"{key.key}.PART")
+        refuse_key(key.key, self._fields, "the workspace has no attribute", key.path)
 
 
 class EventRows:
@@ -222,7 +222,7 @@ class EventRows:
             )
         self._places = {name: place for place, name in enumerate(targets) if name is not None}
         possible = [self._events[default]] if default and "name" not in targets else list(self._events.values())
-        known = {name for one in possible for name in one.properties}
+        known = {name for event in possible for name in event.properties}
         self._properties: list[tuple[int, str]] = []
         for name, place in self._places.items():
             if name in _OWN:
@@ -257,44 +257,44 @@ class EventRows:
     def read(self, values: Values) -> NewEvent:
         """Read one row. Raises `RowFaultError`."""
         if isinstance(values, Mapping):
-            told, properties = self._read_object(values)
+            given_values, properties = self._read_object(values)
         else:
-            told = {name: values[place] for name, place in self._places.items()}
+            given_values = {name: values[place] for name, place in self._places.items()}
             properties = {name: values[place] for place, name in self._properties if not absent(values[place])}
-        user_id = identifier(self._given(told, "user_id"), "user_id")
-        name = self._given(told, "name", self._name)
+        user_id = identifier(self._given(given_values, "user_id"), "user_id")
+        name = self._given(given_values, "name", self._name)
         if absent(name):
             raise RowFaultError("name is missing, so the event is unknown")
         kind = self._events.get(name) if isinstance(name, str) else None
         if kind is None:
             hint = closest(str(name), self._events) or "declare it in the workspace file"
             raise RowFaultError(f'no event "{str(name)[:60]}" is declared ({hint})')
-        when = self._given(told, "time", self._time)
+        when = self._given(given_values, "time", self._time)
         if absent(when):
             raise RowFaultError("time is missing")
         at = cast("int", read_value("time", _TIME, when))
         read = self._read_properties(kind, properties)
-        given = told.get("id")
+        given = given_values.get("id")
         event_id = identifier(given, "id") if not absent(given) else derived_id(user_id, kind.name, at, read)
         return NewEvent(user_key(self._workspace, user_id), event_id, kind.name, at, read)
 
-    def _given(self, told: Mapping[str, Any], name: str, convert: Conversion | None = None) -> object:
-        raw = told.get(name)
+    def _given(self, values: Mapping[str, Any], name: str, convert: Conversion | None = None) -> object:
+        raw = values.get(name)
         if convert is not None:
             raw = convert(raw)
         return self._defaults.get(name) if absent(raw) else raw
 
     def _read_properties(self, kind: EventType, raw: Mapping[str, Any]) -> dict[str, Stored]:
         read: dict[str, Stored] = {}
-        for name, one in raw.items():
+        for name, item in raw.items():
             shape = kind.properties.get(name)
             if shape is None:
                 if self.unknown.leave_out(name):
                     continue
                 refuse_key(name, kind.properties, f"{kind.name} has no property")
             convert = self._conversions[kind.name, name]
-            told = one if convert is None else convert(one)
-            value = None if told is NOTHING else read_value(name, shape, told)
+            converted = item if convert is None else convert(item)
+            value = None if converted is NOTHING else read_value(name, shape, converted)
             if value is not None:
                 read[name] = value
         for name, text in self._defaults.items():
@@ -305,31 +305,31 @@ class EventRows:
         return read
 
     def _read_object(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        told: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         properties: dict[str, Any] = {}
-        for one in self.keys.read(values):
-            name, raw = one.name, one.raw
-            name = EVENT_ALIASES.get(name, USER_ALIASES.get(name, name)) if not one.inside else name
-            if one.inside or (one.mapped and name.removeprefix("properties.") not in _OWN):
+        for key in self.keys.read(values):
+            name, raw = key.name, key.raw
+            name = EVENT_ALIASES.get(name, USER_ALIASES.get(name, name)) if not key.inside else name
+            if key.inside or (key.mapped and name.removeprefix("properties.") not in _OWN):
                 properties[name.removeprefix("properties.")] = raw
             elif name == "properties" and raw is None:
                 continue
-            elif name not in _OWN or (one.path and not one.mapped):
-                if not self.unknown.leave_out(one.path or one.key):
-                    refuse_key(one.key, (*_OWN, "properties"), "an event has no key", one.path)
-            elif name in told:
+            elif name not in _OWN or (key.path and not key.mapped):
+                if not self.unknown.leave_out(key.path or key.key):
+                    refuse_key(key.key, (*_OWN, "properties"), "an event has no key", key.path)
+            elif name in own:
                 raise RowFaultError(f"{name} appears twice (keep one)")
             else:
-                told[name] = raw
-        if "user_id" not in told and "_id" in values and "user_id" not in self._defaults:
+                own[name] = raw
+        if "user_id" not in own and "_id" in values and "user_id" not in self._defaults:
             raise RowFaultError("user_id is missing (pass --map KEY=user_id, and --map _id=id for the event's own id)")
-        return told, properties
+        return own, properties
 
 
 def derived_id(user_id: str, name: str, at: int, properties: Mapping[str, Stored]) -> str:
     """Return the id of an event without one: a hash of user, name, time and properties, so equal rows are one event."""
-    told = orjson.dumps([user_id, name, at, dict(properties)], option=orjson.OPT_SORT_KEYS)
-    return blake2b(told, digest_size=16).hexdigest()
+    content = orjson.dumps([user_id, name, at, dict(properties)], option=orjson.OPT_SORT_KEYS)
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 class ListRows:
@@ -347,10 +347,10 @@ class ListRows:
             return
         targets = layout.targets(columns, USER_ALIASES)
         required(targets, {}, "user_id", columns)
-        for found in targets:
-            if found not in ("user_id", None) and not self.unknown.leave_out(str(found)):
+        for target in targets:
+            if target not in ("user_id", None) and not self.unknown.leave_out(str(target)):
                 raise WrongCall(
-                    f"{found}: a list has only user ids", remedy=f"pass --ignore {found}, or --ignore-unknown"
+                    f"{target}: a list has only user ids", remedy=f"pass --ignore {target}, or --ignore-unknown"
                 )
         self._id = targets.index("user_id")
 
@@ -359,9 +359,9 @@ class ListRows:
         if not isinstance(values, Mapping):
             return user_key(self._workspace, identifier(values[self._id], "user_id"))
         raw: object = None
-        for one in self.keys.read(values):
-            if USER_ALIASES.get(one.name, one.name) == "user_id" and (one.mapped or not one.path):
-                raw = one.raw
-            elif not self.unknown.leave_out(one.path or one.key):
-                refuse_key(one.key, ("user_id",), "a list has only user ids, not", one.path)
+        for key in self.keys.read(values):
+            if USER_ALIASES.get(key.name, key.name) == "user_id" and (key.mapped or not key.path):
+                raw = key.raw
+            elif not self.unknown.leave_out(key.path or key.key):
+                refuse_key(key.key, ("user_id",), "a list has only user ids, not", key.path)
         return user_key(self._workspace, identifier(raw, "user_id"))

@@ -147,10 +147,10 @@ class _Import:
             return self._run_all(watch, monotonic)
         except DamagedFile as error:
             summary = self.summary
-            told = f"{error}; the {summary.rows:,} rows before it are imported"
+            reason = f"{error}; the {summary.rows:,} rows before it are imported"
             if summary.rejected:
-                told = f"{told}, but {summary.rejected:,} that were rejected: see {self._rejects.path}"
-            raise DamagedFile(told, remedy=error.remedy) from error
+                reason = f"{reason}, but {summary.rejected:,} that were rejected: see {self._rejects.path}"
+            raise DamagedFile(reason, remedy=error.remedy) from error
 
     def _run_all(self, watch: Watcher | None, monotonic: Callable[[], float]) -> Summary:
         summary, began, first, first_share = self.summary, monotonic(), self.summary.rows, None
@@ -228,9 +228,9 @@ class _Import:
                 try:
                     target = make_target(self._order, catalogue, stores, self._reader.columns, self._run)
                 except WrongCall as error:
-                    told = f"the file of workspace {catalogue.workspace} was edited while the import ran: {error}"
+                    problem = f"the file of workspace {catalogue.workspace} was edited while the import ran: {error}"
                     remedy = f"{error.remedy}; the same command continues where it stopped".removeprefix("; ")
-                    raise WrongCall(told, remedy=remedy) from error
+                    raise WrongCall(problem, remedy=remedy) from error
                 target.rows.keys.unseen &= before.keys.unseen
                 self._left_out |= set(before.unknown.names)
                 self._catalogue, self._target = catalogue, target
@@ -272,7 +272,7 @@ class _Import:
         """Write one batch to the stores, and its faults to the rejects file."""
         applied = batch.target.apply(batch.good)
         bad = batch.bad + [(batch.rows[number], reason) for number, reason in applied.reasons.items()]
-        bad.sort(key=lambda one: one[0].line)
+        bad.sort(key=lambda rejected: rejected[0].line)
         self._rejects.write(bad)
         counts = self.summary.counts
         for outcome, many in Counter(applied.outcomes).items():

@@ -46,10 +46,10 @@ class Chunks(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill a part of `buffer`; return 0 at the end. Raises what the pieces raise."""
         while not self._held:
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._pieces, None)
+            if chunk is None:
                 return 0
-            self._held = memoryview(piece)
+            self._held = memoryview(chunk)
         room = memoryview(buffer)
         size = min(len(room), len(self._held))
         room[:size] = self._held[:size]
@@ -132,13 +132,13 @@ _OF_LITERALS: Final = frozenset({"idna", "punycode", "undefined", "unicode-escap
 def encoding_named(name: str) -> str | None:
     """Return the codec with this name, None for UTF-8 (which needs none). Raises `WrongCall` for an unknown name."""
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     except (LookupError, ValueError):
-        found = None
+        codec = None
     # `_is_text_encoding` is false for base64 and similar codecs
-    if found is None or found.name in _OF_LITERALS or not found._is_text_encoding:  # noqa: SLF001 - the only way
+    if codec is None or codec.name in _OF_LITERALS or not codec._is_text_encoding:  # noqa: SLF001 - the only way
         raise WrongCall(
             f"--encoding {name}: there is no such encoding",
             remedy=closest(name, _COMMON) or f"for instance {', '.join(_COMMON[:4])}",
         )
-    return None if found.name in ("utf-8", "utf-8-sig") else found.name
+    return None if codec.name in ("utf-8", "utf-8-sig") else codec.name

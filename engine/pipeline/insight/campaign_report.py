@@ -61,7 +61,11 @@ def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLin
     """Return the messages in the order of the file, then those that it renamed, then those that it no longer has."""
     spec = record.spec if isinstance(record.spec, Mapping) else {}
     written = spec.get("messages") or []
-    names = [str(one["name"]) for one in written if isinstance(one, Mapping)] if isinstance(written, list) else []
+    names = (
+        [str(message["name"]) for message in written if isinstance(message, Mapping)]
+        if isinstance(written, list)
+        else []
+    )
     notes = {old: f"now {name}" for name in names for old in record.renamed.get(name, ()) if old not in names}
     gone = [name for name in sorted(counts.messages) if name not in notes and name not in names]
     notes |= dict.fromkeys(gone, "no longer in the file")

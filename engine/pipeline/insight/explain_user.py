@@ -38,10 +38,10 @@ _EXITS = {
 class Explanation:
     """Why a user did or did not get a message.
 
-    `now` says in a sentence what an evaluation at `as_of` decides. `next_look` is when time brings the next evaluation
-    (None: only a change of the user or the next pass does). `audience` holds each leaf of the audience with its data,
-    `stays` every enrolment with its deliveries. `address` says why mail does not reach the user at present; it is empty
-    if mail does.
+    `now` says in a sentence what an evaluation at `as_of` decides. `next_evaluation` is when time brings the next
+    evaluation (None: only a change of the user or the next pass does). `audience` holds each leaf of the audience with
+    its data, `enrolments` every enrolment with its deliveries. `address` says why mail does not reach the user at
+    present; it is empty if mail does.
     """
 
     record: CampaignRecord
@@ -50,9 +50,9 @@ class Explanation:
     known: bool
     matches: bool
     now: str
-    next_look: Instant | None
+    next_evaluation: Instant | None
     audience: Sequence[LeafResult]
-    stays: Sequence[Enrolment]
+    enrolments: Sequence[Enrolment]
     address: str = ""
 
 
@@ -69,7 +69,7 @@ class UserExplainer:
         campaign_cache: CampaignCache,
         users: UserReads,
         events: EventReads,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         suppressions: SuppressionStore,
         clock: Clock,
     ) -> None:
@@ -77,7 +77,7 @@ class UserExplainer:
         self._campaign_cache = campaign_cache
         self._users = users
         self._events = events
-        self._stays = stays
+        self._enrolments = enrolments
         self._clock = clock
 
     def run(self, record: CampaignRecord, user_id: str) -> Explanation:
@@ -96,9 +96,9 @@ class UserExplainer:
         queries = entry.compiled.queries
         events = self._events.fetch([key], queries, as_of)[key] if queries else ()
         facts = Facts(row, events)
-        stays = self._stays.all_of(record.uid, key)
+        enrolments = self._enrolments.all_of(record.uid, key)
         campaign = entry.compiled.at_state(record, launching=record.state is CampaignState.LIVE)
-        latest = stays[-1] if stays else None
+        latest = enrolments[-1] if enrolments else None
         decision = decide(campaign, self._campaign_cache.profile(record), facts, latest, as_of)
         leaves: Sequence[LeafResult] = ()
         if not row.deleted:
@@ -111,9 +111,9 @@ class UserExplainer:
             known=not row.deleted,
             matches=campaign.audience.matches(facts, as_of),
             now=_sentence(campaign, facts, latest, decision, as_of, record),
-            next_look=latest.due_at if latest is not None and not _stands(record) else None,
+            next_evaluation=latest.due_at if latest is not None and not _stands(record) else None,
             audience=leaves,
-            stays=stays,
+            enrolments=enrolments,
             address=unreachable(self._suppressions, record.workspace, document),
         )
 
@@ -122,8 +122,8 @@ class UserExplainer:
     ) -> Explanation:
         """Explain without the campaign's rules, because its file does not fit its workspace."""
         known, now = not document.get("deleted"), f"{STUCK}: {reason}"
-        stays = self._stays.all_of(record.uid, user_key(record.workspace, user_id))
-        return Explanation(record, user_id, as_of, known, False, now, None, (), stays)
+        enrolments = self._enrolments.all_of(record.uid, user_key(record.workspace, user_id))
+        return Explanation(record, user_id, as_of, known, False, now, None, (), enrolments)
 
 
 def unreachable(suppressions: SuppressionStore, workspace: str, document: UserDocument) -> str:
@@ -151,7 +151,7 @@ def _stands(record: CampaignRecord) -> bool:
 def _sentence(
     campaign: CompiledCampaign,
     facts: Facts,
-    stay: Enrolment | None,
+    enrolment: Enrolment | None,
     decision: Decision,
     as_of: Instant,
     record: CampaignRecord,
@@ -165,26 +165,31 @@ def _sentence(
         return f"the campaign is {campaign.state}: no user is evaluated before it is live"
     match decision.outcome:
         case Ignore():
-            return _outside(campaign, facts, stay, as_of)
+            return _outside(campaign, facts, enrolment, as_of)
         case Exit(reason):
             return f"the next evaluation ends the enrolment ({reason}): {_EXITS[reason]}"
         case Send(message, skip):
             entering = "enters and " if decision.enters else ""
             return f"the next evaluation {entering}chooses {message}" + (f", skipped ({skip})" if skip else "")
         case Wait():
-            return _waiting(stay, decision)
+            return _waiting(enrolment, decision)
 
 
-def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, as_of: Instant) -> str:
+def _outside(campaign: CompiledCampaign, facts: Facts, enrolment: Enrolment | None, as_of: Instant) -> str:
     if facts.row is None or facts.row.deleted:
         return "the user was deleted"
-    converting = "" if stay is None else _converting(campaign, stay, as_of)
-    if stay is not None and campaign.intake_open and campaign.again_after is not None and stay.ended_at is not None:
-        opens = stay.ended_at + millis(campaign.again_after)
+    converting = "" if enrolment is None else _converting(campaign, enrolment, as_of)
+    if (
+        enrolment is not None
+        and campaign.intake_open
+        and campaign.again_after is not None
+        and enrolment.ended_at is not None
+    ):
+        opens = enrolment.ended_at + millis(campaign.again_after)
         if as_of < opens:
             return f"the last enrolment has ended; a new one may begin at {format_instant(opens)}{converting}"
-    if stay is not None and campaign.again_after is None:
-        reason = f" ({stay.reason}): {_EXITS[stay.reason]}" if stay.reason else ""
+    if enrolment is not None and campaign.again_after is None:
+        reason = f" ({enrolment.reason}): {_EXITS[enrolment.reason]}" if enrolment.reason else ""
         return f"the enrolment has ended{reason}; a user enters this campaign once{converting}"
     if not campaign.intake_open:
         return f"no user enters: the campaign is {campaign.state}{converting}"
@@ -193,20 +198,20 @@ def _outside(campaign: CompiledCampaign, facts: Facts, stay: Enrolment | None, a
     return "the user has already reached the goal, and does not enter"
 
 
-def _converting(campaign: CompiledCampaign, stay: Enrolment, as_of: Instant) -> str:
+def _converting(campaign: CompiledCampaign, enrolment: Enrolment, as_of: Instant) -> str:
     """Return until when the campaign counts a conversion of an ended enrolment, as the end of a sentence."""
-    if campaign.goal is None or stay.converted_at is not None:
+    if campaign.goal is None or enrolment.converted_at is not None:
         return ""
-    closes = campaign.goal.closes(stay.entered_at)
+    closes = campaign.goal.closes(enrolment.entered_at)
     if closes is None:
         return "; a conversion is counted forever"
     return f"; a conversion is counted until {format_instant(closes)}" if as_of <= closes else ""
 
 
-def _waiting(stay: Enrolment | None, decision: Decision) -> str:
-    if stay is not None and stay.outgoing is not None:
-        word = "being sent" if stay.outgoing.state is DeliveryState.ATTEMPTING else "queued"
-        return f"{stay.outgoing.message} is {word} (attempt {stay.outgoing.attempts + 1})"
+def _waiting(enrolment: Enrolment | None, decision: Decision) -> str:
+    if enrolment is not None and enrolment.outgoing is not None:
+        word = "being sent" if enrolment.outgoing.state is DeliveryState.ATTEMPTING else "queued"
+        return f"{enrolment.outgoing.message} is {word} (attempt {enrolment.outgoing.attempts + 1})"
     if decision.holds_until is None:
         return "waits: no message's own rule holds, and time alone will not change that"
     return f"waits until {format_instant(decision.holds_until)}, unless the user changes earlier"

@@ -153,30 +153,32 @@ class MissingIndexes:
         if audience.required_lists:
             name, reads = min(
                 ((name, self._matching(record.workspace, {"lists": name})) for name in audience.required_lists),
-                key=lambda one: one[1],
+                key=lambda item: item[1],
             )
             users = self._users(record.workspace)
             return Advice(record.workspace, record.name, "audience", f"the range of list {name}", users, reads)
-        return self._found(record, "audience", answer.filter, audience.index_filters(as_of))
+        return self._advise_on_filter(record, "audience", answer.filter, audience.index_filters(as_of))
 
     def _crossing(self, record: CampaignRecord, crossing: Crossing) -> Advice:
         part = f"crossing: {crossing.leaf}"
         if crossing.collection == "users":
-            return self._found(record, part, crossing.mongo, dict.fromkeys(paths_of(crossing.mongo), crossing.mongo))
+            return self._advise_on_filter(
+                record, part, crossing.mongo, dict.fromkeys(paths_of(crossing.mongo), crossing.mongo)
+            )
         served = ", ".join(self._indexes.serving("events", crossing.mongo)) or None
         users = self._users(record.workspace)
         return Advice(
             record.workspace, record.name, part, served and f"events: {served}", users, 0 if served else users
         )
 
-    def _found(
+    def _advise_on_filter(
         self, record: CampaignRecord, part: str, query: Mapping[str, Any], by_path: Mapping[str, Mapping[str, Any]]
     ) -> Advice:
         """Advise on a filter on users: the index that serves it, or the missing index with the fewest users to read."""
         workspace = record.workspace
         users = self._users(workspace)
         serving = self._indexes.serving("users", {"$and": [{"w": workspace}, dict(query)]})
-        reads = {path: self._matching(workspace, asked) for path, asked in by_path.items()}
+        reads = {path: self._matching(workspace, queries) for path, queries in by_path.items()}
         least = min(reads, key=lambda path: reads[path], default=None)
         if serving:
             about = users if least is None else reads[least]
@@ -201,9 +203,9 @@ class MissingIndexes:
 def paths_of(query: Mapping[str, Any]) -> list[str]:
     """Return the document paths that a filter of required conditions names, each once."""
     paths: dict[str, None] = {}
-    for key, asked in query.items():
+    for key, condition in query.items():
         if key == "$and":
-            paths |= dict.fromkeys(path for one in asked for path in paths_of(one))
+            paths |= dict.fromkeys(path for clause in condition for path in paths_of(clause))
         elif not key.startswith("$"):
             paths[key] = None
     return list(paths)

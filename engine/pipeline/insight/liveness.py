@@ -37,7 +37,7 @@ class Liveness:
 
     def alive(self) -> list[Seen]:
         """Return the processes that have recently reported that they are alive."""
-        return [one for one in self._processes.seen() if one.ago <= WITHIN]
+        return [process for process in self._processes.seen() if process.ago <= WITHIN]
 
     def missing(self, lanes: Iterable[str]) -> list[str]:
         """Return, in words, what has not been alive for `WITHIN`: the clock, the feed, a worker of each of `lanes`.
@@ -49,7 +49,7 @@ class Liveness:
             for name, lease in (("clock", scheduler_loop.LEASE), ("feed", feed_loop.LEASE))
             if not self._renewed(name, lease)
         ]
-        served = {lane for one in self.alive() for lane in one.lanes}
+        served = {lane for process in self.alive() for lane in process.lanes}
         return lost + [f"no worker of the lane {lane}" for lane in dict.fromkeys(lanes) if lane not in served]
 
     def _renewed(self, name: str, lease: timedelta) -> bool:

@@ -97,11 +97,16 @@ class PlanAndReport:
         as_of = self._clock.campaign_now()
         profile = self._campaign_cache.profile(record)
         facts = routing_facts(record)
-        wanted = entry.compiled.candidates(None, as_of)
+        candidates = entry.compiled.candidates(None, as_of)
         users = self._users.population(record.workspace, COUNTED_UP_TO)
-        chosen = self._access_paths().for_plan(entry, wanted, path, users)
+        chosen = self._access_paths().for_plan(entry, candidates, path, users)
         answer = entry.compiled.audience.compiled.mongo(as_of)
-        if chosen.matches is not None and chosen.counted == BY_SEARCH and wanted.exact and wanted.elastic().exact:
+        if (
+            chosen.matches is not None
+            and chosen.counted == BY_SEARCH
+            and candidates.exact
+            and candidates.elastic().exact
+        ):
             audience, counted = chosen.matches, BY_SEARCH
         elif answer.exact:
             audience, counted = self._audience.count(record.workspace, answer.filter), "inside MongoDB, exactly"
@@ -138,11 +143,11 @@ class PlanAndReport:
         prefix = enrolment_prefix(record.workspace, record.uid)
         counts = self._counts.of(prefix)
         failures = tuple(self._counts.failures(prefix))
-        stays = counts.entered == counts.active + sum(counts.exited.values())
-        decided = all(one.decided == sum(one.states.values()) for one in counts.messages.values())
+        balanced = counts.entered == counts.active + sum(counts.exited.values())
+        decided = all(message.decided == sum(message.states.values()) for message in counts.messages.values())
         runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
-        told = conversions(record, counts, self._clock.campaign_now())
-        return Report(record, counts, stays and decided, runs, messages(record, counts), told, failures)
+        converted = conversions(record, counts, self._clock.campaign_now())
+        return Report(record, counts, balanced and decided, runs, messages(record, counts), converted, failures)
 
     def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
         """Return how many users match and how many there are, judging in Python page by page.

@@ -71,11 +71,11 @@ def preview(
 def message_named(loaded: LoadedCampaign, name: str | None) -> Message:
     """Return the message with this name; for None, the first. Raises `WrongCall`."""
     messages = loaded.file.messages
-    found = messages[0] if name is None else next((one for one in messages if one.name == name), None)
-    if found is None:
+    chosen = messages[0] if name is None else next((message for message in messages if message.name == name), None)
+    if chosen is None:
         names = ", ".join(message.name for message in messages)
         raise WrongCall(f"the campaign has no message {name}", remedy=f"it has {names}")
-    return found
+    return chosen
 
 
 def _made_up(loaded: LoadedCampaign, as_of: Instant, *, empty: bool) -> Mapping[str, object]:

@@ -56,13 +56,13 @@ class SizeStatistics:
 class CampaignStatistics:
     """The cost of a campaign's decided runs: those of the last week, and its launch.
 
-    The runs evaluated `looked_at` users and chose `chosen` messages, including those of the holdout. `window` is the
+    The runs evaluated `evaluated` users and chose `chosen` messages, including those of the holdout. `window` is the
     campaign's inactivity window; `advice` is the window that its enrolments suggest
     (`engine.decisions.inactivity_advice`; None: too little evidence), from `stretches` quiet stretches.
     """
 
     record: CampaignRecord
-    looked_at: int
+    evaluated: int
     chosen: int
     window: timedelta
     advice: timedelta | None
@@ -71,7 +71,7 @@ class CampaignStatistics:
     @property
     def each(self) -> float | None:
         """Return users evaluated per message; None if no message was chosen."""
-        return self.looked_at / self.chosen if self.chosen else None
+        return self.evaluated / self.chosen if self.chosen else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,20 +145,26 @@ class Statistics:
     def campaigns(self, limit: int, workspace: str | None = None) -> list[CampaignStatistics]:
         """Return up to `limit` campaigns, most evaluations per message first; before them, those without a message."""
         records = {
-            one.uid: one for one in self._campaigns.everything() if workspace is None or one.workspace == workspace
+            record.uid: record
+            for record in self._campaigns.everything()
+            if workspace is None or record.workspace == workspace
         }
         sums = self._runs.results_of(list(records))
-        found = [(records[uid], one.get("users", 0), _messages(one)) for uid, one in sums.items() if uid in records]
-        found.sort(key=lambda one: (one[1] / one[2] if one[2] else float("inf"), one[1]), reverse=True)
-        return [self._campaign(*one) for one in found[:limit]]
+        ranked = [
+            (records[uid], counters.get("users", 0), _messages(counters))
+            for uid, counters in sums.items()
+            if uid in records
+        ]
+        ranked.sort(key=lambda row: (row[1] / row[2] if row[2] else float("inf"), row[1]), reverse=True)
+        return [self._campaign(*row) for row in ranked[:limit]]
 
-    def _campaign(self, record: CampaignRecord, looked_at: int, chosen: int) -> CampaignStatistics:
+    def _campaign(self, record: CampaignRecord, evaluated: int, chosen: int) -> CampaignStatistics:
         quiet = self._counts.quiet_stretches(enrolment_prefix(record.workspace, record.uid), SAMPLED)
         messages = self._campaign_cache.of(record).compiled.messages
         longest = max((message.wait for message in messages), default=timedelta(0))
         return CampaignStatistics(
             record,
-            looked_at,
+            evaluated,
             chosen,
             self._campaign_cache.profile(record).inactivity,
             advised(quiet, longest),
@@ -180,9 +186,9 @@ def queries(stretches: Iterable[Stretch]) -> list[QueryStatistics]:
     return [_merged(name, figures) for name, figures in sorted(parts.items())]
 
 
-def cached(asked: Iterable[QueryStatistics]) -> CacheStatistics:
+def cached(statistics: Iterable[QueryStatistics]) -> CacheStatistics:
     """Return the user cache's figures from the named queries."""
-    documents = {one.name: one.documents for one in asked}
+    documents = {query.name: query.documents for query in statistics}
     return CacheStatistics(documents.get("cache.read", 0), documents.get("cache.load", 0))
 
 
@@ -190,7 +196,7 @@ def _merged(name: str, figures: Sequence[Figure]) -> QueryStatistics:
     durations = HdrHistogram(1, LONGEST, DIGITS)
     for figure in figures:
         durations.decode_and_add(figure.durations)
-    worst = max((one.worst for one in figures), key=lambda worst: worst.seconds)
+    worst = max((part.worst for part in figures), key=lambda worst: worst.seconds)
     # A histogram returns the upper edge of a bucket, which may lie a little above the longest measured duration.
     median, p95, p99 = (min(durations.get_value_at_percentile(share) / 1e6, worst.seconds) for share in (50, 95, 99))
     calls, failed, documents = (sum(column) for column in zip(*map(_sums, figures), strict=True))
@@ -210,20 +216,20 @@ def sizes(stretches: Sequence[Stretch]) -> list[SizeStatistics]:
     parts: dict[tuple[str, int], list[Evidence]] = {}
     for stretch in latest.values():
         for query, evidence in stretch.tuned.items():
-            for one in evidence:
-                parts.setdefault((query, one.size), []).append(one)
+            for batches in evidence:
+                parts.setdefault((query, batches.size), []).append(batches)
     return [_size(query, size, parts[query, size]) for query, size in sorted(parts)]
 
 
 def _size(query: str, size: int, evidence: Sequence[Evidence]) -> SizeStatistics:
-    recent = [seconds for one in evidence for seconds in one.recent]
+    recent = [seconds for point in evidence for seconds in point.recent]
     return SizeStatistics(
         query,
         size,
-        sum(one.batches for one in evidence),
-        sum(one.users for one in evidence),
+        sum(point.batches for point in evidence),
+        sum(point.users for point in evidence),
         quantile(recent, 0.5),
         quantile(recent, 0.95),
-        sum(one.chosen for one in evidence),
+        sum(point.chosen for point in evidence),
         len(evidence),
     )

@@ -28,7 +28,7 @@ class Messenger(Protocol):
     def finish(self, run_id: str) -> None:
         """Enqueue the check whether a run is decided."""
 
-    def look(self) -> None:
+    def recheck(self) -> None:
         """Enqueue the evaluation of the users who changed."""
 
     def warm(self, workspace: str) -> None:
@@ -44,7 +44,7 @@ class SendRates(Protocol):
     def take(self, channel: str, count: int, per_second: float, longest: float) -> tuple[bool, float] | None: ...
 
 
-class Heard(Protocol):
+class WakeupWaiter(Protocol):
     """Wait for a wake-up of the clock."""
 
     def wait(self, longest: timedelta) -> bool: ...

@@ -110,29 +110,29 @@ class AccessPathChooser:
             self._sizes[workspace] = kept
         return kept[1]
 
-    def for_run(self, run: Run, entry: Entry, wanted: Candidates) -> Chosen:
+    def for_run(self, run: Run, entry: Entry, candidates: Candidates) -> Chosen:
         """Return the path of a run: the requested one, or the quickest one that is up to date."""
         if run.path is not None:
-            return self.forced(run.path, entry, wanted)
-        chosen = self.choose(entry, wanted)
+            return self.forced(run.path, entry, candidates)
+        chosen = self.choose(entry, candidates)
         stale = chosen.path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(chosen.path, entry)
         if not stale:
             return chosen
         emit("plan.fallback", workspace=run.workspace, campaign=entry.record.name, run=run.id, reason="feed_behind")
-        return self.forced(AccessPath.SCAN, entry, wanted, why="the feed is behind: the pass reads MongoDB")
+        return self.forced(AccessPath.SCAN, entry, candidates, why="the feed is behind: the pass reads MongoDB")
 
-    def for_plan(self, entry: Entry, wanted: Candidates, path: AccessPath | None, users: Population) -> Chosen:
+    def for_plan(self, entry: Entry, candidates: Candidates, path: AccessPath | None, users: Population) -> Chosen:
         """Return the path that a launch now would take, or the requested one; do not query a stale Elasticsearch."""
         if path is None and users.users <= self.small:
-            return self.choose(entry, wanted, users=users)
-        searched = self._search is not None and not wanted.everybody
+            return self.choose(entry, candidates, users=users)
+        searched = self._search is not None and not candidates.everybody
         behind = searched and not self._caught_up(AccessPath.ELASTIC, entry)
         if path is not None:
-            return self.forced(path, entry, wanted, users=users, behind=behind)
-        return self.choose(entry, wanted, users=users, behind=behind)
+            return self.forced(path, entry, candidates, users=users, behind=behind)
+        return self.choose(entry, candidates, users=users, behind=behind)
 
     def choose(
-        self, entry: Entry, wanted: Candidates, *, users: Population | None = None, behind: bool = False
+        self, entry: Entry, candidates: Candidates, *, users: Population | None = None, behind: bool = False
     ) -> Chosen:
         """Return the quickest path by measured rates, without checking the feed.
 
@@ -145,34 +145,34 @@ class AccessPathChooser:
             only = Estimate(AccessPath.SCAN, there.users, there.users / self._rates.read().read[AccessPath.SCAN], 1)
             why = f"{about}{there.users:,} users: too few to choose another access path"
             return Chosen(AccessPath.SCAN, only, (only,), there.users, None, "not counted", why)
-        told, matches, counted = self._told(entry, wanted, there.users, behind=behind)
+        compared, matches, counted = self._estimates(entry, candidates, there.users, behind=behind)
         there = there.at_least(matches or 0)
-        best = told[0]
-        second = next((one for one in told[1:] if one.possible), None)
+        best = compared[0]
+        second = next((estimate for estimate in compared[1:] if estimate.possible), None)
         why = f"it reads about {best.users:,} of {about}{there.users:,} users in about {best.seconds:.2f} s"
         if second is not None:
             why += f"; the next best, {second.path.value}, takes about {second.seconds:.2f} s"
-        return Chosen(best.path, best, told, there.users, matches, counted, why)
+        return Chosen(best.path, best, compared, there.users, matches, counted, why)
 
-    def probe(self, entry: Entry, wanted: Candidates) -> bool:
+    def probe(self, entry: Entry, candidates: Candidates) -> bool:
         """Return False if a pass over these candidates would surely find nobody; at most one query looks for them.
 
         Return True if only the pass can tell. A slightly old answer does no harm, because a user who has changed since
         gets a re-evaluation request anyway.
         """
-        if wanted.nobody:
+        if candidates.nobody:
             return False
         workspace = entry.record.workspace
         if self.size(workspace) <= self.small or self._indexed(entry.compiled.audience.compiled.index_paths):
             whole = hash_prefix(0), hash_prefix(HASH_SPACE)
-            return bool(self._users.find_range(workspace, wanted.mongo().filter, *whole, 1, {"_id": 1}))
-        return self._count(entry, wanted)[0] != 0
+            return bool(self._users.find_range(workspace, candidates.mongo().filter, *whole, 1, {"_id": 1}))
+        return self._count(entry, candidates)[0] != 0
 
     def forced(
         self,
         path: AccessPath,
         entry: Entry,
-        wanted: Candidates,
+        candidates: Candidates,
         why: str = "it was requested",
         *,
         users: Population | None = None,
@@ -180,18 +180,18 @@ class AccessPathChooser:
     ) -> Chosen:
         """Return the requested path, or a scan of MongoDB by key range, with the reason, if it cannot be taken."""
         size = users.users if users is not None else self.size(entry.record.workspace)
-        told, matches, counted = self._told(entry, wanted, size, behind=behind)
-        mine = next((one for one in told if one.path is path and one.possible), None)
+        compared, matches, counted = self._estimates(entry, candidates, size, behind=behind)
+        mine = next((estimate for estimate in compared if estimate.path is path and estimate.possible), None)
         if mine is None:
-            mine = next(one for one in told if one.path is AccessPath.SCAN)
-            why = f"{path.value} cannot be used: {next((o.reason for o in told if o.path is path), 'unknown')}"
+            mine = next(estimate for estimate in compared if estimate.path is AccessPath.SCAN)
+            why = f"{path.value} cannot be used: {next((o.reason for o in compared if o.path is path), 'unknown')}"
         elif path in (AccessPath.CACHE, AccessPath.ELASTIC) and not self._caught_up(path, entry):
-            mine = next(one for one in told if one.path is AccessPath.SCAN)
+            mine = next(estimate for estimate in compared if estimate.path is AccessPath.SCAN)
             why = "the feed is behind: the pass reads MongoDB"
-        return Chosen(mine.path, mine, told, max(size, matches or 0), matches, counted, why)
+        return Chosen(mine.path, mine, compared, max(size, matches or 0), matches, counted, why)
 
-    def _told(
-        self, entry: Entry, wanted: Candidates, users: int, *, behind: bool
+    def _estimates(
+        self, entry: Entry, candidates: Candidates, users: int, *, behind: bool
     ) -> tuple[tuple[Estimate, ...], int | None, str]:
         workspace = entry.record.workspace
         impossible: dict[AccessPath, str] = {}
@@ -200,14 +200,14 @@ class AccessPathChooser:
             if self._cache is None
             else self._cache.refused(workspace, entry.fields, entry.events)
         )
-        matches, counted = (None, BEHIND) if behind else self._count(entry, wanted)
+        matches, counted = (None, BEHIND) if behind else self._count(entry, candidates)
         reads: dict[AccessPath, int] = {}
         if matches is None:
             impossible[AccessPath.ELASTIC] = counted
-            if wanted.everybody:
+            if candidates.everybody:
                 matches, counted = users, "all users"
             else:
-                share = self._sampled(entry, wanted, cached=refused is None)
+                share = self._sampled(entry, candidates, cached=refused is None)
                 matches, counted = int(share * users), f"estimated from {SAMPLE:,} users"
         else:
             reads[AccessPath.ELASTIC] = matches
@@ -224,9 +224,9 @@ class AccessPathChooser:
             impossible[AccessPath.LIST] = "the audience names no list"
         served = self._indexed(audience.index_paths)
         if served:
-            asked = audience.index_filters(wanted.as_of)
-            found = [self._count_up_to(workspace, asked[path], MOST_BY_INDEX) for path in served]
-            reads[AccessPath.INDEX] = max(matches, min(found))
+            filters = audience.index_filters(candidates.as_of)
+            counts = [self._count_up_to(workspace, filters[path], MOST_BY_INDEX) for path in served]
+            reads[AccessPath.INDEX] = max(matches, min(counts))
         else:
             impossible[AccessPath.INDEX] = "no index of users serves the audience"
         warm = self._cache.warm_share(workspace) if self._cache is not None and refused is None else 0.0
@@ -234,17 +234,17 @@ class AccessPathChooser:
         facts = Choice(users, matches, reads, impossible, warm, batch)
         return estimates(facts, self._rates.read()), matches, counted
 
-    def _count(self, entry: Entry, wanted: Candidates) -> tuple[int | None, str]:
+    def _count(self, entry: Entry, candidates: Candidates) -> tuple[int | None, str]:
         """Return how many users Elasticsearch finds, or None and why it cannot be queried."""
         if self._search is None:
             return None, "there is no Elasticsearch"
-        if wanted.everybody:
+        if candidates.everybody:
             return None, "the audience is all users: there is nothing to search for"
         index = self._searchable(entry)
         if index is None:
             return None, "it does not have all users yet"
         try:
-            return self._search.count(wanted.elastic().filter, entry.record.workspace, index), BY_SEARCH
+            return self._search.count(candidates.elastic().filter, entry.record.workspace, index), BY_SEARCH
         except self._outages:
             return None, "it does not answer"
 
@@ -255,7 +255,7 @@ class AccessPathChooser:
             self._feed.ask_search(entry.record.workspace)
         return index
 
-    def _sampled(self, entry: Entry, wanted: Candidates, *, cached: bool) -> float:
+    def _sampled(self, entry: Entry, candidates: Candidates, *, cached: bool) -> float:
         """Return the share of candidates among the first users of the hash space, which are a fair sample.
 
         Reads the user cache if it is in force: an estimate may be some moments old, and this saves a MongoDB query.
@@ -273,7 +273,7 @@ class AccessPathChooser:
             until = hash_prefix(HASH_SPACE)
             documents = self._users.read_range(workspace, hash_prefix(0), until, SAMPLE, entry.projection)
             rows = list(map(entry.catalogue.row, documents))
-        return len(wanted.living(rows, wanted.as_of)) / len(rows) if rows else 0.0
+        return len(candidates.living(rows, candidates.as_of)) / len(rows) if rows else 0.0
 
     def _indexed(self, paths: tuple[str, ...]) -> list[str]:
         """Return those of the audience's paths that directly follow the workspace in the keys of an index of users."""

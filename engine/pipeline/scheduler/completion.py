@@ -45,7 +45,7 @@ class RunCompletion:
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
-        self._stays = stays
+        self._enrolments = stays
         self._wakeup = wakeup
         self._clock = clock
         self._name_of = name_of
@@ -61,9 +61,9 @@ class RunCompletion:
             return False
         pieces = self._slices.of_run(run_id)
         results: Counter[str] = Counter()
-        for piece in pieces:
-            results.update(piece.results)
-        dropped = sum(piece.state is SliceState.DROPPED for piece in pieces)
+        for slice_ in pieces:
+            results.update(slice_.results)
+        dropped = sum(slice_.state is SliceState.DROPPED for slice_ in pieces)
         if dropped:
             return self._drop(run, results, dropped)
         if run.kind in PASSING:
@@ -118,7 +118,7 @@ class RunCompletion:
             return False
         if record.evaluation_owed or self._runs.undecided([record.uid]) or not self._runs.launch_decided(record.uid):
             return False
-        if self._stays.has_open(record.uid):
+        if self._enrolments.has_open(record.uid):
             return False
         until, end = self._converts_until(record), self._clock.campaign_now()
         ended = {"finished_at": end, "converting_until": until, "stuck_by": None}
@@ -127,6 +127,6 @@ class RunCompletion:
         passage("campaign.finished")
         # If `until` is set, time may bring conversions: due enrolments are evaluated for those alone.
         if until is None:
-            self._stays.clear_due(record.uid)
+            self._enrolments.clear_due(record.uid)
         emit("campaign.finished", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return True

@@ -83,8 +83,8 @@ class ConversionDeadlines:
         self._owed = owed
         self._campaigns = campaigns
         self._runs = runs
-        self._stays = stays
-        self._looks = looks
+        self._enrolments = stays
+        self._rechecks = looks
         self._feed = feed
         self._live_campaigns = live_campaigns
         self._clock = clock
@@ -94,7 +94,7 @@ class ConversionDeadlines:
         """Return when the last goal window of a campaign that finishes now closes; None if nothing can count."""
         if record.kind == ONE_OFF or goal_window(record) is None:
             return ends_at_once(record, 0)
-        return window_end(record, self._stays.last_entered(enrolment_prefix(record.workspace, record.uid)))
+        return window_end(record, self._enrolments.last_entered(enrolment_prefix(record.workspace, record.uid)))
 
     def run(self, now: Instant) -> int:
         """Close campaigns whose windows have been over for `LATE`; return how many.
@@ -105,7 +105,7 @@ class ConversionDeadlines:
         """
         over = {
             uid: record
-            for uid, record in self._live_campaigns.those(closing).items()
+            for uid, record in self._live_campaigns.where(closing).items()
             if record.converting_until is not None and record.converting_until + LATE < now
         }
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in over}
@@ -120,12 +120,12 @@ class ConversionDeadlines:
         lost = bool(record.stuck_by)  # nobody has fixed it in all that time: its uncounted conversions are lost
         if not lost and (record.evaluation_owed or record.uid in self._owed.read()):
             return False
-        if self._looks.any(now) and at - since < PATIENCE:
+        if self._rechecks.any(now) and at - since < PATIENCE:
             return False
-        if (not lost and self._stays.due_ids(record.uid, now, 1)) or self._runs.undecided([record.uid]):
+        if (not lost and self._enrolments.due_ids(record.uid, now, 1)) or self._runs.undecided([record.uid]):
             return False
         if not self._campaigns.close_conversions(record.uid):
             return False
-        self._stays.clear_due(record.uid)
+        self._enrolments.clear_due(record.uid)
         emit("campaign.closed", workspace=record.workspace, campaign=record.name, campaign_uid=record.uid)
         return True

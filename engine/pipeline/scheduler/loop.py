@@ -9,7 +9,7 @@ from typing import Final
 
 from engine.clock import Clock
 from engine.pipeline.loop_failures import LoopFailures
-from engine.pipeline.ports.messaging import Heard
+from engine.pipeline.ports.messaging import WakeupWaiter
 from engine.pipeline.ports.work import NamedLeases, Tick
 from engine.telemetry.events import emit
 
@@ -42,7 +42,7 @@ class SchedulerLoop:
         self,
         tick: Tick,
         leases: NamedLeases,
-        wakeup: Heard,
+        wakeup: WakeupWaiter,
         clock: Clock,
         *,
         owner: str,

@@ -71,7 +71,7 @@ class OwedEvaluations:
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
         """Create the runs that are owed; return those to plan. `without` holds uids of campaigns to leave out."""
-        records = {uid: record for uid, record in self._live_campaigns.those(owing).items() if uid not in without}
+        records = {uid: record for uid, record in self._live_campaigns.where(owing).items() if uid not in without}
         if not records:
             return []
         by_campaign: dict[str, list[Run]] = defaultdict(list)

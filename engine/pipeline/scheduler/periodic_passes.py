@@ -52,7 +52,7 @@ class PeriodicPasses:
     ) -> None:
         """`probe` returns whether a pass over these candidates could find anybody (`AccessPathChooser.probe`)."""
         self._campaigns = campaigns
-        self._stays = stays
+        self._enrolments = stays
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
         self._live_campaigns = live_campaigns
@@ -71,17 +71,17 @@ class PeriodicPasses:
         nothing: list[str] = []
         failed: set[str] = set()
         for record in passing:
-            found: tuple[Run | None] | None = self._obstacles.attempt(
+            planned: tuple[Run | None] | None = self._obstacles.attempt(
                 record, "plan a pass", partial(self._entered, record, now), None
             )
-            if found is None:
+            if planned is None:
                 failed.add(record.uid)
-            elif found[0] is None:
+            elif planned[0] is None:
                 nothing.append(record.uid)
             else:
-                runs.append(found[0])
-        looked = [record.uid for record in passing if record.uid not in failed.union(nothing)]
-        for uids, crossed in ((nothing, True), (looked, False)):
+                runs.append(planned[0])
+        entered = [record.uid for record in passing if record.uid not in failed.union(nothing)]
+        for uids, crossed in ((nothing, True), (entered, False)):
             if uids:
                 self._campaigns.passed(uids, now, crossed=crossed)
                 self._live_campaigns.passed(uids, now, crossed=crossed)
@@ -89,7 +89,7 @@ class PeriodicPasses:
 
     def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
         """Return the campaigns whose pass is due by `now`, in no order."""
-        records = self._live_campaigns.those(going)
+        records = self._live_campaigns.where(going)
         if jumped:
             return [record for record in records.values() if record.pass_as_of < now]
         generation, policies = self._live_campaigns.generation, self._campaign_cache.policies
@@ -126,7 +126,7 @@ class PeriodicPasses:
         for window, records in windows.items():
             left = dict(records)
             before = now - millis(window)
-            while left and (uid := self._stays.first_idle_campaign(list(left), before)) is not None:
+            while left and (uid := self._enrolments.first_idle_campaign(list(left), before)) is not None:
                 runs.append(self._run_planner.start(left.pop(uid), RunKind.IDLE, now))
         return runs
 

@@ -47,7 +47,7 @@ class RunPlanner:
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
-        self._stays = stays
+        self._enrolments = stays
         self._campaign_cache = campaign_cache
         self._access_paths = access_paths
         self._wakeup = wakeup
@@ -122,7 +122,7 @@ class RunPlanner:
         if kind is SliceKind.CANDIDATES:
             parts, plan = self.candidates(run, record)
         elif kind in (SliceKind.DUE, SliceKind.IDLE):
-            parts = self._found(run, record)
+            parts = self._enrolment_slices(run, record)
         else:
             before = self._slices.of_run(run.id)
             number = (before[0].of if before else None) or self.pieces(record)
@@ -155,22 +155,22 @@ class RunPlanner:
     def candidates(self, run: Run, record: CampaignRecord) -> tuple[list[Slice], dict[str, object]]:
         """Cut the hash space by the chosen path; a run that was cut before its planner died keeps its slices."""
         entry = self._campaign_cache.of(record)
-        wanted = entry.compiled.candidates(run.after, run.as_of)
-        if wanted.nobody:
+        candidates = entry.compiled.candidates(run.after, run.as_of)
+        if candidates.nobody:
             return [], {"why": "no user can match"}
         before = self._slices.of_run(run.id)
         if before:
             number, path = before[0].of or len(before), before[0].path
             plan: dict[str, object] = {"path": None if path is None else path.value, "why": "planned before a crash"}
         else:
-            chosen = self._access_paths.for_run(run, entry, wanted)
+            chosen = self._access_paths.for_run(run, entry, candidates)
             profile = self._campaign_cache.profile(record)
             number, path = pieces(chosen.estimate, profile.slice_users, profile.in_flight), chosen.path
-            plan = _told(chosen)
+            plan = _plan_document(chosen)
         number = max(1, min(MOST_PIECES, number))
         return _cut(replace(run, path=path), number), plan
 
-    def _found(self, run: Run, record: CampaignRecord) -> list[Slice]:
+    def _enrolment_slices(self, run: Run, record: CampaignRecord) -> list[Slice]:
         """Cut the ranges in which enrolments are due or idle, from a covered read sorted by key.
 
         The new slices are numbered after those of a planner that died: it may have found other enrolments, and an
@@ -178,21 +178,21 @@ class RunPlanner:
         """
         profile = self._campaign_cache.profile(record)
         if run.kind is RunKind.DUE:
-            found = self._stays.due_ids(run.campaign, run.as_of, MOST_FOUND)
+            ids = self._enrolments.due_ids(run.campaign, run.as_of, MOST_FOUND)
         else:
-            found = self._stays.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
-        if not found:
+            ids = self._enrolments.idle_ids(run.campaign, run.as_of - millis(profile.inactivity), MOST_FOUND)
+        if not ids:
             return []  # another run has evaluated them meanwhile
-        firsts = [suffix_of_enrolment(found[i]) for i in range(0, len(found), profile.slice_users)]
-        last = suffix_of_enrolment(found[-1]) + "/" + HIGHEST
+        firsts = [suffix_of_enrolment(ids[i]) for i in range(0, len(ids), profile.slice_users)]
+        last = suffix_of_enrolment(ids[-1]) + "/" + HIGHEST
         there = len(self._slices.of_run(run.id))
         return [
-            _piece(run, i, first, until)
+            _slice(run, i, first, until)
             for i, (first, until) in enumerate(zip(firsts, [*firsts[1:], last], strict=True), there)
         ]
 
 
-def _told(chosen: Chosen) -> dict[str, object]:
+def _plan_document(chosen: Chosen) -> dict[str, object]:
     """Return the plan as the report shows it beside the measured cost of the run."""
     return {
         "path": chosen.path.value,
@@ -207,10 +207,10 @@ def _told(chosen: Chosen) -> dict[str, object]:
 
 def _cut(run: Run, number: int) -> list[Slice]:
     """Cut the hash space into `number` slices. Each stores `number`, so planning after a crash cuts the same way."""
-    return [replace(_piece(run, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))]
+    return [replace(_slice(run, i, first, until), of=number) for i, (first, until) in enumerate(cut(number))]
 
 
-def _piece(run: Run, number: int, first: str, until: str) -> Slice:
+def _slice(run: Run, number: int, first: str, until: str) -> Slice:
     kind: SliceKind = SLICE_OF_RUN[run.kind]
     return Slice(
         slice_id(run.id, number),

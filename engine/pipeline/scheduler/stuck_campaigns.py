@@ -72,7 +72,7 @@ class Obstacles:
         self._failing: dict[tuple[str, str], tuple[float, float, str]] = {}  # first and last failure (s), reason
         self._checked: tuple[int, str] = (-1, "")
         self._unchecked: deque[str] = deque()
-        self._told: dict[tuple[str, StuckBy], str | None] = {}
+        self._reported: dict[tuple[str, StuckBy], str | None] = {}
 
     @property
     def unfit(self) -> frozenset[str]:
@@ -86,9 +86,9 @@ class Obstacles:
         thousands must not wait for all of them before the clock plans its first run. Campaigns that wait for their
         launch come first.
         """
-        wanted = (generation, self._campaign_cache.workspaces)
-        if wanted != self._checked:
-            self._checked = wanted
+        seen = (generation, self._campaign_cache.workspaces)
+        if seen != self._checked:
+            self._checked = seen
             left = [record for record in records.values() if not self._known_to_fit(record)]
             left.sort(key=lambda record: record.state is not CampaignState.SCHEDULED)
             self._unchecked = deque(record.uid for record in left)
@@ -148,35 +148,36 @@ class Obstacles:
 
         `marked` holds the uids of campaigns with a mark, `waiting` the open slices, `runs` the undecided runs.
         """
-        found = self._found(waiting, runs)
-        for uid in sorted({*found, *marked}.intersection(records)):
+        reasons = self._reasons(waiting, runs)
+        for uid in sorted({*reasons, *marked}.intersection(records)):
             for by in KEPT_BY_CLOCK:
-                self._mark(records[uid], by, found.get(uid, {}).get(by, {}))
+                self._mark(records[uid], by, reasons.get(uid, {}).get(by, {}))
 
     def _mark(self, record: CampaignRecord, by: StuckBy, reasons: Mapping[str, str | None]) -> None:
         """Mark the campaign with one of the reasons; keep its present reason as long as that still holds."""
         before = record.stuck_by[by].reason if by in record.stuck_by else None
         reason = before if before in reasons else next(iter(reasons), None)
         if reason == before:
-            self._told.pop((record.uid, by), None)
+            self._reported.pop((record.uid, by), None)
             return
         self._campaigns.set_stuck(record.uid, by, reason)
-        if self._told.get((record.uid, by), "") == reason:
+        if self._reported.get((record.uid, by), "") == reason:
             return  # already emitted: the index of live campaigns does not show the new mark yet
-        self._told[record.uid, by] = reason
+        self._reported[record.uid, by] = reason
         labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
         if reason is not None:
             emit("campaign.stuck", **labels, reason=by.value, slice=reasons[reason], text=reason)
         else:
             emit("campaign.unstuck", **labels, reason=by.value)
 
-    def _found(self, waiting: Sequence[Waiting], runs: Sequence[Run]) -> dict[str, Reasons]:
-        found: dict[str, Reasons] = {}
-        for uid, by, reason, piece in (*self._own(), *self._of_runs(runs), *self._of_slices(waiting)):
-            found.setdefault(uid, {}).setdefault(by, {}).setdefault(reason, piece)
-        for uid in self._unfit.keys() & found.keys():
-            found[uid] = {by: one for by, one in found[uid].items() if by is StuckBy.FILE}  # the rest follows from it
-        return found
+    def _reasons(self, waiting: Sequence[Waiting], runs: Sequence[Run]) -> dict[str, Reasons]:
+        reasons: dict[str, Reasons] = {}
+        for uid, by, reason, slice_ in (*self._own(), *self._of_runs(runs), *self._of_slices(waiting)):
+            reasons.setdefault(uid, {}).setdefault(by, {}).setdefault(reason, slice_)
+        for uid in self._unfit.keys() & reasons.keys():
+            # the rest follows from it
+            reasons[uid] = {by: slices for by, slices in reasons[uid].items() if by is StuckBy.FILE}
+        return reasons
 
     def _own(self) -> Iterator[tuple[str, StuckBy, str, str | None]]:
         now = self._clock.monotonic()
@@ -188,23 +189,28 @@ class Obstacles:
                 yield uid, StuckBy.TICK, f"the clock cannot {what}: {reason}", None
 
     def _of_runs(self, runs: Sequence[Run]) -> Iterator[tuple[str, StuckBy, str, str | None]]:
-        for run in sorted(runs, key=lambda one: one.id):
+        for run in sorted(runs, key=lambda open_run: open_run.id):
             if run.failure is not None and self._lasts(run.failure):
                 done = "planned" if run.state is RunState.PLANNING else "closed"
                 yield run.campaign, StuckBy.RUN, f"a {run.kind} run cannot be {done}: {run.failure.reason}", None
 
     def _of_slices(self, waiting: Sequence[Waiting]) -> Iterator[tuple[str, StuckBy, str, str | None]]:
         limit = millis(self._attempt_limit)
-        for one in waiting:
-            sending = one.kind is SliceKind.DELIVER
-            lasting = one.failure is not None and not one.suspect and self._lasts(one.failure)
-            if lasting or one.errors >= SUSPECT_ERRORS:
-                reason = "the log says why" if one.failure is None else one.failure.reason
-                yield one.campaign, StuckBy.SLICE, f"{'sending' if sending else 'evaluating'} fails: {reason}", one.id
-            elif sending and (one.broken_for or 0) > limit:
+        for slice_ in waiting:
+            sending = slice_.kind is SliceKind.DELIVER
+            lasting = slice_.failure is not None and not slice_.suspect and self._lasts(slice_.failure)
+            if lasting or slice_.errors >= SUSPECT_ERRORS:
+                reason = "the log says why" if slice_.failure is None else slice_.failure.reason
+                yield (
+                    slice_.campaign,
+                    StuckBy.SLICE,
+                    f"{'sending' if sending else 'evaluating'} fails: {reason}",
+                    slice_.id,
+                )
+            elif sending and (slice_.broken_for or 0) > limit:
                 longest = format_duration(self._attempt_limit)
-                reason = f"slice {one.id} was interrupted more than {longest} ago: its deliveries may be attempting"
-                yield one.campaign, StuckBy.SLICE, reason, one.id
+                reason = f"slice {slice_.id} was interrupted more than {longest} ago: its deliveries may be attempting"
+                yield slice_.campaign, StuckBy.SLICE, reason, slice_.id
 
     def _lasts(self, failure: Failure) -> bool:
         age = self._clock.system_now() - failure.since

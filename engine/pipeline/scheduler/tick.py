@@ -140,7 +140,7 @@ class ClockTick:
         self._campaigns = campaigns
         self._runs = runs
         self._slices = slices
-        self._stays = stays
+        self._enrolments = stays
         self._deliveries = deliveries
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
@@ -150,7 +150,7 @@ class ClockTick:
         self._messenger = messenger
         self._clock = clock
         self.time = time
-        self._asked: dict[str, float] = {}
+        self._asked_at: dict[str, float] = {}
         self._due_began: dict[str, float] = {}
         self._finished_to = ""
 
@@ -159,43 +159,43 @@ class ClockTick:
         now, jumped = self.time()
         self._expired_leases.run()
         self._live_campaigns.refresh()
-        records = self._live_campaigns.those(watched)
-        unchecked = self._obstacles.check(self._live_campaigns.those(working), self._live_campaigns.generation)
+        records = self._live_campaigns.where(watched)
+        unchecked = self._obstacles.check(self._live_campaigns.where(working), self._live_campaigns.generation)
         open_runs = self._runs.undecided()
         known = {run.id for run in open_runs}
-        self._asked = {run_id: asked for run_id, asked in self._asked.items() if run_id in known}
+        self._asked_at = {run_id: asked_at for run_id, asked_at in self._asked_at.items() if run_id in known}
         moved = sum(
             self._obstacles.attempt(record, "launch it or close its intake", partial(self._by_time, record, now), False)
-            for record in self._live_campaigns.those(timed).values()
+            for record in self._live_campaigns.where(timed).values()
             if record.uid not in self._obstacles.unfit
         )
-        moved += unchecked + self._pay(self._live_campaigns.those(working))
+        moved += unchecked + self._pay(self._live_campaigns.where(working))
         owed = self._owed.run(open_runs, now, without=self._obstacles.unfit)
         for run in [*owed, *self._passing.run([*open_runs, *owed], now, jumped=jumped)]:
             self._ask_plan(run.id)
             moved += 1
-        moved += self._due(self._live_campaigns.those(working), open_runs, now, stands=jumped)
+        moved += self._due(self._live_campaigns.where(working), open_runs, now, stands=jumped)
         moved += self._undecided(open_runs)
         moved += self._deliver(records, {run.campaign for run in open_runs}, now)
-        moved += self._looks(now)
+        moved += self._enqueue_rechecks(now)
         moved += self._finish()
         moved += self._conversion_deadlines.run(now)
         self._forget_refusals()
         return moved + self._dispatcher.run(
-            self._live_campaigns.those(working), self._live_campaigns.those(stuck), open_runs
+            self._live_campaigns.where(working), self._live_campaigns.where(stuck), open_runs
         )
 
-    def _looks(self, now: Instant) -> int:
+    def _enqueue_rechecks(self, now: Instant) -> int:
         """Enqueue waiting re-evaluation requests, including those whose message was lost."""
         count = self._rechecker.suspects()
         if self._rechecker.waiting(now):
-            self._messenger().look()
+            self._messenger().recheck()
             count += 1
         return count
 
     def _finish(self) -> int:
         """Finish campaigns whose counts add up. Each tick checks some in turn, because each costs several queries."""
-        records = self._live_campaigns.those(ending)
+        records = self._live_campaigns.where(ending)
         uids = sorted(records)
         turn = [uid for uid in uids if uid > self._finished_to][:MOST_FINISHED] or uids[:MOST_FINISHED]
         self._finished_to = turn[-1] if len(turn) == MOST_FINISHED else ""
@@ -208,7 +208,7 @@ class ClockTick:
 
     def _forget_refusals(self) -> None:
         """Clear the provider's refusal of campaigns with no outgoing delivery: the users have left or were skipped."""
-        for uid in self._live_campaigns.those(refused):
+        for uid in self._live_campaigns.where(refused):
             if not self._deliveries.has_outgoing([uid], None):
                 self._campaigns.set_stuck(uid, StuckBy.SENDER, None)
 
@@ -264,12 +264,12 @@ class ClockTick:
         self._due_began = {uid: began for uid, began in self._due_began.items() if at - began < DUE_EVERY}
         flowing: Set[str] | None = None
         leave_out = {run.campaign for run in open_runs if run.kind is RunKind.DUE}
-        leave_out |= self._live_campaigns.those(resting).keys() | self._obstacles.unfit
+        leave_out |= self._live_campaigns.where(resting).keys() | self._obstacles.unfit
         count = 0
-        while (uid := self._stays.first_due_campaign(now, sorted(leave_out))) is not None:
+        while (uid := self._enrolments.first_due_campaign(now, sorted(leave_out))) is not None:
             leave_out.add(uid)
             if uid not in records:
-                self._stays.clear_due(uid)  # the campaign ended while this enrolment was being settled
+                self._enrolments.clear_due(uid)  # the campaign ended while this enrolment was being settled
                 continue
             if uid in self._due_began and not stands:
                 if flowing is None:
@@ -295,10 +295,10 @@ class ClockTick:
             resting = run.failure is not None and run.failure.until > now
             if resting or run.campaign in self._obstacles.unfit:
                 continue
-            fresh = run.id not in self._asked  # a clock made it and was killed before it enqueued the run
-            if not fresh and at - self._asked.setdefault(run.id, at) < ASK_AGAIN:
+            fresh = run.id not in self._asked_at  # a clock made it and was killed before it enqueued the run
+            if not fresh and at - self._asked_at.setdefault(run.id, at) < ASK_AGAIN:
                 continue
-            self._asked[run.id] = at
+            self._asked_at[run.id] = at
             if run.state is RunState.PLANNING:
                 self._messenger().plan(run.id)
                 count += 1
@@ -316,7 +316,7 @@ class ClockTick:
         if not self._deliveries.has_outgoing(None, None):
             return 0
         leave_out = self._slices.campaigns_with_open(SliceKind.DELIVER)
-        cancelled = {uid for uid in self._live_campaigns.those(cancelled_and_over) if uid not in undecided}
+        cancelled = {uid for uid in self._live_campaigns.where(cancelled_and_over) if uid not in undecided}
         leave_out |= {uid for uid, record in records.items() if record.state not in GOING and uid not in cancelled}
         leave_out |= self._obstacles.unfit
         count = 0
@@ -328,8 +328,8 @@ class ClockTick:
                 count += self._obstacles.attempt(
                     record, "plan deliveries", partial(self.plan_deliveries, record, now), 0
                 )
-            elif uid in self._live_campaigns.those(finished):
-                count += self._reopen(self._live_campaigns.those(finished)[uid])
+            elif uid in self._live_campaigns.where(finished):
+                count += self._reopen(self._live_campaigns.where(finished)[uid])
         return count
 
     def _reopen(self, record: CampaignRecord) -> bool:
@@ -352,5 +352,5 @@ class ClockTick:
         return 1
 
     def _ask_plan(self, run_id: str) -> None:
-        self._asked[run_id] = self._clock.monotonic()
+        self._asked_at[run_id] = self._clock.monotonic()
         self._messenger().plan(run_id)

@@ -63,17 +63,17 @@ class Scan:
 class Hold:
     """A slice under a lease. Its holder trusts the lease until `until` on its own monotonic clock (s).
 
-    `looked` is the time of the last guard check (s on the same clock). `entry` is the campaign, with the guard check
-    after which it was read. `worked` says whether a batch was done, `ahead` whether one was done since the last
+    `guarded_at` is the time of the last guard check (s on the same clock). `entry` is the campaign, with the guard
+    check after which it was read. `worked` says whether a batch was done, `ahead` whether one was done since the last
     checkpoint. `scan` is the cache scan that the batches come from. `over_at` is the end of the turn. `chosen` counts
     the deliveries from bound `chosen_from` on that still need a delivering slice.
     """
 
-    piece: Slice
+    slice: Slice
     token: str
     until: float
     counts: Counter[str]
-    looked: float = float("-inf")
+    guarded_at: float = float("-inf")
     ahead: bool = False
     worked: bool = False
     entry: tuple[float, Entry] | None = None
@@ -133,30 +133,30 @@ class SliceWorker:
         if hold is None:
             return None
         try:
-            with working_on(hold.piece.campaign, self._name_of(hold.piece.campaign)):
+            with working_on(hold.slice.campaign, self._name_of(hold.slice.campaign)):
                 return self._batches(hold, guard, batch)
         except LeaseLost:
-            emit("slice.released", **self._labels(hold.piece), reason="lease_lost")
+            emit("slice.released", **self._labels(hold.slice), reason="lease_lost")
         except self._outages as error:
-            emit("slice.released", **self._labels(hold.piece), reason="store_away", error=error)
+            emit("slice.released", **self._labels(hold.slice), reason="store_away", error=error)
             self._give_back(hold, broken=True)
         except Exception as error:  # noqa: BLE001 - one user's data must not end the worker
-            emit("slice.failed", **self._labels(hold.piece), reason=type(error).__name__, error=error)
+            emit("slice.failed", **self._labels(hold.slice), reason=type(error).__name__, error=error)
             self._failed(hold, error)
         return None
 
-    def _labels(self, piece: Slice) -> dict[str, str]:
-        return slice_labels(piece, self._name_of(piece.campaign))
+    def _labels(self, slice_: Slice) -> dict[str, str]:
+        return slice_labels(slice_, self._name_of(slice_.campaign))
 
     def _claim(self, slice_id: str, turn: timedelta) -> Hold | None:
         began = self._clock.monotonic()
         token = uuid4().hex
-        piece = self._slices.claim(slice_id, token, self._lease)
-        if piece is None:
+        slice_ = self._slices.claim(slice_id, token, self._lease)
+        if slice_ is None:
             return None
-        emit("slice.claimed", **self._labels(piece), attempt=str(piece.attempt), as_of=piece.as_of)
+        emit("slice.claimed", **self._labels(slice_), attempt=str(slice_.attempt), as_of=slice_.as_of)
         lasts = self._lease.total_seconds() * (1 - MARGIN)
-        hold = Hold(piece, token, began + lasts, Counter(piece.results))
+        hold = Hold(slice_, token, began + lasts, Counter(slice_.results))
         hold.over_at = began + min(turn.total_seconds(), lasts / 2)
         return hold
 
@@ -164,18 +164,18 @@ class SliceWorker:
         self, hold: Hold, guard: Callable[[Slice], str | None], batch: Callable[[Hold], Progress]
     ) -> Slice | None:
         while True:
-            over = self._clock.monotonic() - hold.looked >= self._pace
+            over = self._clock.monotonic() - hold.guarded_at >= self._pace
             if over and hold.ahead:
                 self._checkpoint(hold)
-            reason = "stopping" if self._stop() else guard(hold.piece) if over else None
+            reason = "stopping" if self._stop() else guard(hold.slice) if over else None
             if reason is None and hold.worked and self._clock.monotonic() >= hold.over_at:
                 reason = "turn_over"
             if reason is not None:
                 self._give_back(hold)
-                emit("slice.released", **self._labels(hold.piece), reason=reason)
+                emit("slice.released", **self._labels(hold.slice), reason=reason)
                 return None
             if over:
-                hold.looked = self._clock.monotonic()
+                hold.guarded_at = self._clock.monotonic()
             progress = batch(hold)
             passage("slice.recorded")
             hold.counts += progress.counts
@@ -183,38 +183,38 @@ class SliceWorker:
                 raise LeaseLost
             if progress.cursor is None:
                 return self._close(hold)
-            hold.piece = replace(hold.piece, cursor=progress.cursor, errors=0)
+            hold.slice = replace(hold.slice, cursor=progress.cursor, errors=0)
             hold.ahead = hold.worked = True
 
     def _checkpoint(self, hold: Hold) -> None:
         """Write the cursor and the counts of the finished batches, and renew the lease."""
         renewed = self._clock.monotonic()
-        cursor = hold.piece.cursor or hold.piece.first
-        if not self._slices.checkpoint(hold.piece.id, hold.token, cursor, hold.counts, self._lease):
+        cursor = hold.slice.cursor or hold.slice.first
+        if not self._slices.checkpoint(hold.slice.id, hold.token, cursor, hold.counts, self._lease):
             raise LeaseLost
         hold.until = renewed + self._lease.total_seconds() * (1 - MARGIN)
         hold.ahead = False
         passage("slice.checkpointed")
 
     def _close(self, hold: Hold) -> Slice:
-        if not self._slices.close(hold.piece.id, hold.token, SliceState.DONE, hold.counts):
+        if not self._slices.close(hold.slice.id, hold.token, SliceState.DONE, hold.counts):
             raise LeaseLost
         passage("slice.closed")
         self._wakeup.ring()
-        return replace(hold.piece, state=SliceState.DONE, results=dict(hold.counts))
+        return replace(hold.slice, state=SliceState.DONE, results=dict(hold.counts))
 
     def _give_back(self, hold: Hold, *, broken: bool = False) -> None:
-        piece = hold.piece
+        slice_ = hold.slice
         try:
             if hold.ahead:
                 self._checkpoint(hold)
             self._slices.release(
-                piece.id,
+                slice_.id,
                 hold.token,
                 after=None,
-                suspect=piece.suspect,
-                deaths=piece.deaths,
-                errors=piece.errors,
+                suspect=slice_.suspect,
+                deaths=slice_.deaths,
+                errors=slice_.errors,
                 broken=broken,
             )
         except self._lost:
@@ -222,19 +222,19 @@ class SliceWorker:
         self._wakeup.ring()
 
     def _failed(self, hold: Hold, error: BaseException) -> None:
-        piece = hold.piece
+        slice_ = hold.slice
         try:
             if hold.ahead:
                 self._checkpoint(hold)
-            users = self._poison.users_left(piece) if piece.suspect else 0
-            verdict: Verdict = after_refusal(suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors)
+            users = self._poison.users_left(slice_) if slice_.suspect else 0
+            verdict: Verdict = after_refusal(suspect=slice_.suspect, deaths=slice_.deaths, errors=slice_.errors)
             if is_about_data(error):
                 verdict = after_error(
-                    suspect=piece.suspect, deaths=piece.deaths, errors=piece.errors, users=users, lease=self._lease
+                    suspect=slice_.suspect, deaths=slice_.deaths, errors=slice_.errors, users=users, lease=self._lease
                 )
-            again = verdict if isinstance(verdict, Again) else Again(True, piece.deaths + 1, piece.errors + 1, None)
+            again = verdict if isinstance(verdict, Again) else Again(True, slice_.deaths + 1, slice_.errors + 1, None)
             self._slices.release(
-                piece.id,
+                slice_.id,
                 hold.token,
                 after=again.after,
                 suspect=again.suspect,
@@ -244,16 +244,16 @@ class SliceWorker:
                 failure=reason_of(error),
             )
             if again is not verdict:
-                self._treat(piece)
+                self._treat(slice_)
         except self._lost:
             return  # the lease runs out by itself
         self._wakeup.ring()
 
-    def _treat(self, piece: Slice) -> None:
+    def _treat(self, slice_: Slice) -> None:
         """Treat a suspect now. If that raises (MongoDB refuses its user's enrolment), the dispatcher tries again."""
         try:
-            self._poison.treat(piece.id)
+            self._poison.treat(slice_.id)
         except self._lost:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            emit("slice.failed", **self._labels(piece), reason=type(error).__name__, error=error)
+            emit("slice.failed", **self._labels(slice_), reason=type(error).__name__, error=error)

@@ -25,8 +25,8 @@ class Audience:
 
         The server reads every user of the workspace, which takes seconds for millions.
         """
-        wanted = {**_inside(workspace), "deleted": {"$ne": True}}
-        return self._users.count_documents({"$and": [wanted, dict(query)]}, hint="_id_")
+        filters = {**_inside(workspace), "deleted": {"$ne": True}}
+        return self._users.count_documents({"$and": [filters, dict(query)]}, hint="_id_")
 
     def count_up_to(self, workspace: str, query: Mapping[str, Any], limit: int) -> int:
         """Count the matching users of a workspace, with tombstones, up to `limit`: as many as an index would read.

@@ -31,9 +31,9 @@ def insert_new(collection: Collection[Document], documents: Sequence[Document | 
         collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
         failed = error.details.get("writeErrors", [])
-        if error.details.get("writeConcernErrors") or any(one["code"] != _DUPLICATE for one in failed):
+        if error.details.get("writeConcernErrors") or any(fault["code"] != _DUPLICATE for fault in failed):
             _raise(error)
-        return [int(one["index"]) for one in failed]
+        return [int(fault["index"]) for fault in failed]
     return []
 
 

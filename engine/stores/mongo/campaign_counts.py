@@ -30,7 +30,7 @@ class Counts:
         as it is, never as both.
         """
         on_its_way = {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing"], []]}
-        stays: list[Document] = [
+        by_enrolment: list[Document] = [
             {
                 "$group": {
                     "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
@@ -49,14 +49,14 @@ class Counts:
                 }
             },
         ]
-        told = self._all.aggregate(
+        totals = self._all.aggregate(
             [
                 {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}},
                 {"$set": {"deliveries": {"$concatArrays": ["$settled", on_its_way]}}},
-                {"$facet": {"stays": stays, "deliveries": deliveries}},
+                {"$facet": {"stays": by_enrolment, "deliveries": deliveries}},
             ]
         ).next()
-        return _counts(told["stays"], told["deliveries"])
+        return _counts(totals["stays"], totals["deliveries"])
 
     def failures(self, prefix: str) -> list[FailureCount]:
         """Return the failed deliveries of a campaign by reason, the most frequent first.
@@ -64,7 +64,7 @@ class Counts:
         The campaign's enrolment ids begin with `prefix`. Index: `_id` range.
         """
         failed: Document = {"$filter": {"input": "$settled", "cond": {"$eq": ["$$this.state", "failed"]}}}
-        told = self._all.aggregate(
+        totals = self._all.aggregate(
             [
                 {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}, "settled.state": "failed"}},
                 {"$project": {"user": 1, "failed": failed}},
@@ -88,7 +88,7 @@ class Counts:
                 raw["example"]["user"],
                 raw["example"]["message"],
             )
-            for raw in told
+            for raw in totals
         ]
 
     def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
@@ -108,7 +108,7 @@ class Counts:
         }
         before: Document = {"$arrayElemAt": ["$at", {"$subtract": ["$$i", 1]}]}
         days: Document = {"$ceil": {"$divide": [{"$subtract": [{"$arrayElemAt": ["$at", "$$i"]}, before]}, DAY]}}
-        told = self._all.aggregate(
+        stretches = self._all.aggregate(
             [
                 {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}},
                 {"$sort": {"_id": 1}},
@@ -119,13 +119,13 @@ class Counts:
                 {"$group": {"_id": "$days", "n": {"$sum": 1}}},
             ]
         )
-        return {int(raw["_id"]): int(raw["n"]) for raw in told}
+        return {int(raw["_id"]): int(raw["n"]) for raw in stretches}
 
 
-def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts:
+def _counts(enrolments: list[Document], deliveries: list[Document]) -> CampaignCounts:
     exited: dict[str, int] = {}
     active = holdout = converted = converted_holdout = 0
-    for raw in stays:
+    for raw in enrolments:
         group = raw["_id"]
         if group["state"] == "active":
             active += raw["n"]
@@ -149,7 +149,7 @@ def _counts(stays: list[Document], deliveries: list[Document]) -> CampaignCounts
         converted=converted,
         converted_holdout=converted_holdout,
         messages={name: MessageCounts(sum(states.values()), states) for name, states in messages.items()},
-        last_entered=max((raw["last"] for raw in stays), default=None),
+        last_entered=max((raw["last"] for raw in enrolments), default=None),
     )
 
 

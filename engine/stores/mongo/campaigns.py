@@ -59,14 +59,14 @@ class Campaigns:
 
     def named(self, name: str, workspace: str | None = None) -> list[CampaignRecord]:
         """Return the campaigns of a name, in one workspace or in all (this reads the whole index). Index: `name`."""
-        wanted: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
-        return [_record(raw) for raw in self._all.find(wanted | {"name": name}, hint="name")]
+        query: Document = {"workspace": workspace} if workspace else {"workspace": {"$gte": ""}}
+        return [_record(raw) for raw in self._all.find(query | {"name": name}, hint="name")]
 
     def in_states(self, states: Iterable[CampaignState]) -> list[CampaignRecord]:
         """Return every campaign in one of `states`, without its file. Index: `state`."""
-        wanted = {"state": {"$in": [state.value for state in states]}}
-        found = self._all.find(wanted, {"spec": 0}, hint="state").sort("_id", 1)
-        return [_record(raw) for raw in found]
+        query = {"state": {"$in": [state.value for state in states]}}
+        documents = self._all.find(query, {"spec": 0}, hint="state").sort("_id", 1)
+        return [_record(raw) for raw in documents]
 
     def any_converting(self) -> bool:
         """Whether conversions are still counted in any campaign that has ended. Index: `converting`."""
@@ -74,13 +74,13 @@ class Campaigns:
 
     def converting(self) -> list[CampaignRecord]:
         """Return the ended campaigns in which conversions are still counted. Index: `converting`."""
-        found = self._all.find({"converting_until": {"$gt": 0}, "state": {"$in": _ENDED}}, hint="converting")
-        return [_record(raw) for raw in found]
+        documents = self._all.find({"converting_until": {"$gt": 0}, "state": {"$in": _ENDED}}, hint="converting")
+        return [_record(raw) for raw in documents]
 
     def close_conversions(self, uid: str) -> bool:
         """Stop counting conversions in a campaign that has ended; return False if it has not ended. Index: `_id`."""
-        wanted = {"_id": uid, "state": {"$in": _ENDED}}
-        return self._all.update_one(wanted, _replacing({"converting_until": None, "stuck_by": None})).matched_count == 1
+        query = {"_id": uid, "state": {"$in": _ENDED}}
+        return self._all.update_one(query, _replacing({"converting_until": None, "stuck_by": None})).matched_count == 1
 
     def everything(self) -> list[CampaignRecord]:
         """Return every campaign, by workspace and name. Index: `name`."""
@@ -121,11 +121,11 @@ class Campaigns:
             "shapes": dict(record.shapes),
         }
         before = record.evaluation_wanted - evaluate
-        wanted = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
+        query = {"_id": record.uid, "revision": record.revision - 1, "state": record.state.value} | _wanting(before)
         if evaluate:
             fields["evaluation_wanted"] = record.evaluation_wanted
             fields["left_wanted"] = record.left_wanted or None
-        return self._all.update_one(wanted, _replacing(fields)).matched_count == 1
+        return self._all.update_one(query, _replacing(fields)).matched_count == 1
 
     def move(self, record: CampaignRecord, state: CampaignState, *, exactly: bool = False, **fields: Any) -> bool:
         """Move to `state` and set `fields`, if the state is still that of `record`; a None field is removed.
@@ -135,11 +135,11 @@ class Campaigns:
         move. Index: `_id`.
         """
         check_transition(record.state, state)
-        wanted = {"_id": record.uid, "state": record.state.value}
+        query = {"_id": record.uid, "state": record.state.value}
         if exactly:
-            wanted |= _wanting(record.evaluation_wanted)
+            query |= _wanting(record.evaluation_wanted)
         update = _replacing({"state": state.value, "paused_reason": None, **fields})
-        return self._all.update_one(wanted, update).matched_count == 1
+        return self._all.update_one(query, update).matched_count == 1
 
     def want_everybody(self, uid: str) -> None:
         """Require a new evaluation of everybody, as a resume does, including those who left. Index: `_id`.
@@ -161,8 +161,8 @@ class Campaigns:
 
     def evaluated(self, uid: str, number: int, *, enrolled: bool, intake: bool, left: bool) -> None:
         """Note which users an evaluation has covered: the enrolled, everybody else, those who left. Index: `_id`."""
-        told = {"enrolled_done": enrolled, "intake_done": intake, "left_done": left}
-        done = {name: number for name, all_of_them in told.items() if all_of_them}
+        fields = {"enrolled_done": enrolled, "intake_done": intake, "left_done": left}
+        done = {name: number for name, all_of_them in fields.items() if all_of_them}
         if number and done:
             self._all.update_one({"_id": uid}, {"$max": done, "$currentDate": {"touched": True}})
 
@@ -230,13 +230,13 @@ class Campaigns:
 
         Index: `touched`.
         """
-        found = list(self._all.find({"touched": {"$gte": moment}}, hint="touched"))
-        return [_record(raw) for raw in found], max((raw["touched"] for raw in found), default=moment)
+        documents = list(self._all.find({"touched": {"$gte": moment}}, hint="touched"))
+        return [_record(raw) for raw in documents], max((raw["touched"] for raw in documents), default=moment)
 
     def marks(self) -> dict[str, Marks]:
         """Return each campaign's state and marks, by uid; costs a fraction of reading the campaigns. Index: `_id_`."""
-        found = self._all.find({"_id": {"$gt": ""}}, dict.fromkeys(Marks._fields, 1))
-        return {raw["_id"]: _marks(raw) for raw in found}
+        documents = self._all.find({"_id": {"$gt": ""}}, dict.fromkeys(Marks._fields, 1))
+        return {raw["_id"]: _marks(raw) for raw in documents}
 
     def revisions(self, uid: str) -> list[tuple[int, Document]]:
         """Return all revisions of a campaign as (number, spec). Index: `revision`."""
@@ -329,7 +329,7 @@ def _record(raw: Document) -> CampaignRecord:
 
 def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
     """Read the obstacles of a campaign; an older version stored a single text."""
-    marks = {StuckBy(by): Stuck(one["reason"], one["since"]) for by, one in raw.get("stuck_by", {}).items()}
+    marks = {StuckBy(by): Stuck(stuck["reason"], stuck["since"]) for by, stuck in raw.get("stuck_by", {}).items()}
     return marks or ({StuckBy.SLICE: Stuck(raw["stuck"], 0)} if "stuck" in raw else {})
 
 

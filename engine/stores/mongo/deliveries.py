@@ -59,15 +59,15 @@ class Deliveries:
         excludes those whose retry lies ahead in system time. Index: the `_id` range of the campaign if many deliveries
         are in progress, `outgoing` if few are; MongoDB's planner tries both.
         """
-        wanted = {
+        query = {
             "_id": {"$gt": max(after, prefix), "$lt": until},
             "campaign": campaign_of(prefix),
             "outgoing.not_before": {"$lte": now},
             # The expression is expensive, and few deliveries are retries.
             "$or": [{"outgoing.retry_at": {"$exists": False}}, {"$expr": {"$lte": ["$outgoing.retry_at", "$$NOW"]}}],
         }
-        found = self._all.find(wanted, _READ, batch_size=limit).sort("_id", 1).limit(limit)
-        return [_read(raw) for raw in found]
+        documents = self._all.find(query, _READ, batch_size=limit).sort("_id", 1).limit(limit)
+        return [_read(raw) for raw in documents]
 
     def first_campaign(self, now: Instant, leave_out: Sequence[str], in_hands_of: Sequence[str] = ()) -> str | None:
         """Return the uid of a campaign with a delivery in progress, other than `leave_out`. Index: `outgoing`.
@@ -75,15 +75,15 @@ class Deliveries:
         Only deliveries that may be sent at campaign time `now` (and, for retries, at system time) count. Deliveries
         that a sender of `in_hands_of` (their names) has marked do not.
         """
-        wanted: Document = {
+        query: Document = {
             "campaign": {"$nin": list(leave_out)},
             "outgoing.not_before": {"$lte": now},
             "$expr": {"$lte": [{"$ifNull": ["$outgoing.retry_at", "$$NOW"]}, "$$NOW"]},
         }
         if in_hands_of:
-            wanted["$nor"] = [{"outgoing.token": {"$gte": f"{name}|", "$lt": f"{name}}}"}} for name in in_hands_of]
-        found = self._all.find_one(wanted, {"campaign": 1}, hint="outgoing")
-        return None if found is None else str(found["campaign"])
+            query["$nor"] = [{"outgoing.token": {"$gte": f"{name}|", "$lt": f"{name}}}"}} for name in in_hands_of]
+        document = self._all.find_one(query, {"campaign": 1}, hint="outgoing")
+        return None if document is None else str(document["campaign"])
 
     def has_outgoing(
         self, campaigns: Sequence[str] | None, now: Instant | None, *, leave_out: Sequence[str] = ()
@@ -92,25 +92,25 @@ class Deliveries:
 
         With `now`, deliveries put off beyond that campaign time do not count.
         """
-        wanted: Document = {"outgoing.not_before": _ANY if now is None else {"$lte": now}}
+        query: Document = {"outgoing.not_before": _ANY if now is None else {"$lte": now}}
         if campaigns is not None:
-            wanted["campaign"] = {"$in": list(campaigns)}
+            query["campaign"] = {"$in": list(campaigns)}
         elif leave_out:
-            wanted["campaign"] = {"$nin": list(leave_out)}
-        return self._all.find_one(wanted, {"_id": 1}, hint="outgoing") is not None
+            query["campaign"] = {"$nin": list(leave_out)}
+        return self._all.find_one(query, {"_id": 1}, hint="outgoing") is not None
 
-    def settle_and_mark(self, ends: Sequence[End], stays: Sequence[Versioned], token: str) -> set[str]:
+    def settle_and_mark(self, ends: Sequence[End], enrolments: Sequence[Versioned], token: str) -> set[str]:
         """Settle attempted deliveries and then mark queued ones with `token`, in one ordered write.
 
-        Return the ids of `stays` that are now durably `attempting`: those that still had the version that was read. An
-        end is written only if its token is still set. If fewer documents matched than requested, the token is read
-        back. Index: `_id`.
+        Return the ids of the enrolments that are now durably `attempting`: those that still had the version that was
+        read. An end is written only if its token is still set. If fewer documents matched than requested, the token is
+        read back. Index: `_id`.
         """
-        writes = [*map(_ended, ends), *_marked(stays, token)]
+        writes = [*map(_ended, ends), *_marked(enrolments, token)]
         if not writes:
             return set()
         matched = write(self._all, writes, ordered=True).matched_count
-        ids = {stay.id for stay in stays}
+        ids = {enrolment.id for enrolment in enrolments}
         if not ids or matched == len(ids) + sum(len(end.ids) for end in ends):
             return ids
         return {raw["_id"] for raw in self._all.find({"_id": {"$in": list(ids)}, "outgoing.token": token}, {"_id": 1})}
@@ -122,12 +122,15 @@ class Deliveries:
     def skip(self, unsent: Sequence[Unsent]) -> int:
         """Settle queued deliveries as skipped or failed without a send, at the version that was read. Index: `_id`."""
         writes = [
-            UpdateMany({"_id": stay.id, "version": stay.version, "outgoing.state": "queued"}, _settled(end, completion))
-            for stay, end, completion in unsent
+            UpdateMany(
+                {"_id": enrolment.id, "version": enrolment.version, "outgoing.state": "queued"},
+                _settled(end, completion),
+            )
+            for enrolment, end, completion in unsent
         ]
         return write(self._all, writes).matched_count if writes else 0
 
-    def hold(self, stays: Sequence[Versioned], after: timedelta) -> int:
+    def hold(self, enrolments: Sequence[Versioned], after: timedelta) -> int:
         """Delay queued deliveries by `after` (system time), at the version that was read; return how many.
 
         This does not count as an attempt. Index: `_id`.
@@ -141,7 +144,7 @@ class Deliveries:
                 }
             }
         ]
-        writes = [UpdateMany(wanted, held) for wanted in _queued(stays)]
+        writes = [UpdateMany(query, held) for query in _queued(enrolments)]
         return write(self._all, writes).matched_count if writes else 0
 
     def replay_failed(self, prefix: str, message: str | None, now: Instant) -> int:
@@ -152,16 +155,16 @@ class Deliveries:
         message appears there once. `prefix` is `w/c/`. Index: `_id` range of the campaign.
         """
         match: Document = {"state": "failed"} | ({"message": message} if message else {})
-        wanted = {
+        query = {
             "_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"},
             "reason": {"$in": [None, *REPLAYED]},
             "outgoing": {"$exists": False},
             "settled": {"$elemMatch": match},
         }
         fields = {"version": 1, "settled": 1}
-        found = iter(self._all.find(wanted, fields, hint="_id_", batch_size=REPLAYED_AT_ONCE))
+        documents = iter(self._all.find(query, fields, hint="_id_", batch_size=REPLAYED_AT_ONCE))
         count = 0
-        while some := list(islice(found, REPLAYED_AT_ONCE)):
+        while some := list(islice(documents, REPLAYED_AT_ONCE)):
             writes: list[UpdateOne] = []
             for raw in some:
                 failed = next(s for s in raw["settled"] if s["state"] == "failed" and message in (None, s["message"]))
@@ -187,7 +190,7 @@ def _read(raw: Document) -> Delivery:
     out = raw["outgoing"]
     attempts, chosen_by = out.get("attempts", 0), out.get("slice")
     token, held = out.get("token"), out.get("held", 0)
-    settled = tuple(one["message"] for one in raw.get("settled", ()))
+    settled = tuple(delivery["message"] for delivery in raw.get("settled", ()))
     return Delivery(
         raw["_id"],
         raw["user"],
@@ -203,26 +206,26 @@ def _read(raw: Document) -> Delivery:
     )
 
 
-def _marked(stays: Sequence[Versioned], token: str) -> list[UpdateMany]:
+def _marked(enrolments: Sequence[Versioned], token: str) -> list[UpdateMany]:
     """Build the writes that mark. They touch no indexed path; otherwise a mark would cost half as much again."""
     mark: Document = {"$set": {"outgoing.state": "attempting", "outgoing.token": token}, "$inc": {"version": 1}}
-    return [UpdateMany(wanted, mark) for wanted in _queued(stays)]
+    return [UpdateMany(query, mark) for query in _queued(enrolments)]
 
 
-def _queued(stays: Sequence[Versioned]) -> list[Document]:
-    """Build the filters for those of `stays` that are still queued at the version that was read."""
+def _queued(enrolments: Sequence[Versioned]) -> list[Document]:
+    """Build the filters for those of `enrolments` that are still queued at the version that was read."""
     by_version: dict[int, list[str]] = {}
-    for stay in stays:
-        by_version.setdefault(stay.version, []).append(stay.id)
+    for enrolment in enrolments:
+        by_version.setdefault(enrolment.version, []).append(enrolment.id)
     return [
         {"_id": {"$in": ids}, "version": version, "outgoing.state": "queued"} for version, ids in by_version.items()
     ]
 
 
 def _ended(end: End) -> UpdateMany:
-    wanted = {"_id": {"$in": list(end.ids)}, "outgoing.token": end.token, "outgoing.state": "attempting"}
+    query = {"_id": {"$in": list(end.ids)}, "outgoing.token": end.token, "outgoing.state": "attempting"}
     update = _put_back(end) if isinstance(end, PutBack) else _settled(end.settled, end.completion)
-    return UpdateMany(wanted, update)
+    return UpdateMany(query, update)
 
 
 def _put_back(end: PutBack) -> list[Document]:

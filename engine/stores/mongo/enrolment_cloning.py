@@ -37,11 +37,11 @@ class Copies:
         self._after = _fields({name: document[name] for name in names[place + 1 :]}) + b"\0"
         self._frames: dict[tuple[int, int], tuple[bytes, bytes, bytes]] = {}
 
-    def of(self, stays: Iterable[tuple[str, str]]) -> list[RawBSONDocument]:
+    def of(self, enrolments: Iterable[tuple[str, str]]) -> list[RawBSONDocument]:
         """Return one document for each (enrolment id, user key)."""
         made: list[RawBSONDocument] = []
-        for stay, user in stays:
-            key, whose = stay.encode(), user.encode()
+        for enrolment_id, user in enrolments:
+            key, whose = enrolment_id.encode(), user.encode()
             sizes = len(key), len(whose)
             head, middle, tail = self._frames.get(sizes) or self._frame(*sizes)
             made.append(RawBSONDocument(b"".join((head, key, middle, whose, tail))))

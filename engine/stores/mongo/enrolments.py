@@ -17,7 +17,7 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.domain.document import Document
-from engine.domain.enrolment import Enrolment, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange
 from engine.domain.keys import HIGHEST, campaign_of, enrolment_ids, suffix_of_enrolment
 from engine.failpoints import passage
 from engine.query_metrics import named_queries
@@ -60,13 +60,13 @@ class Enrolments:
     def latest(self, workspace: str, campaign: str, first: str, last: str) -> dict[str, Enrolment]:
         """Return each user's latest enrolment, by suffix, from `first` to `last` inclusive. Index: `_id` range."""
         prefix = f"{workspace}/{campaign}/"
-        found = self._all.find({"_id": {"$gte": prefix + first, "$lt": f"{prefix}{last}/{HIGHEST}"}}).sort("_id", 1)
-        return {suffix_of_enrolment(raw["_id"]): read_enrolment(raw) for raw in found}
+        documents = self._all.find({"_id": {"$gte": prefix + first, "$lt": f"{prefix}{last}/{HIGHEST}"}}).sort("_id", 1)
+        return {suffix_of_enrolment(raw["_id"]): read_enrolment(raw) for raw in documents}
 
     def latest_of(self, campaign: str, users: Sequence[str]) -> dict[str, Enrolment]:
         """Return the latest enrolment of each of `users` (user keys) in one campaign, by user key. Index: `user`."""
-        found = self._all.find({"user": {"$in": list(users)}, "campaign": campaign}).sort("entry", 1)
-        return {raw["user"]: read_enrolment(raw) for raw in found}
+        documents = self._all.find({"user": {"$in": list(users)}, "campaign": campaign}).sort("entry", 1)
+        return {raw["user"]: read_enrolment(raw) for raw in documents}
 
     def active(self, prefix: str, after: str, until: str, limit: int) -> list[Enrolment]:
         """Return up to `limit` active enrolments with ids in (`after`, `until`), by id. Index: `_id` range.
@@ -86,9 +86,9 @@ class Enrolments:
         as long as it stays better.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
-        wanted = {"_id": bounds, "campaign": campaign_of(prefix), "due_at": {"$lte": as_of}}
-        found = self._all.find(wanted).sort("_id", 1).limit(limit)
-        return [read_enrolment(raw) for raw in found]
+        query = {"_id": bounds, "campaign": campaign_of(prefix), "due_at": {"$lte": as_of}}
+        documents = self._all.find(query).sort("_id", 1).limit(limit)
+        return [read_enrolment(raw) for raw in documents]
 
     def idle(self, prefix: str, after: str, until: str, before: Instant, limit: int) -> list[Enrolment]:
         """Return up to `limit` active enrolments idle since `before` or earlier, in order of id.
@@ -96,56 +96,60 @@ class Enrolments:
         They have no delivery in progress. Index: the `_id` range if many are idle, `idle` if few are.
         """
         bounds = {"$gt": max(after, prefix), "$lt": until}
-        wanted = {"_id": bounds, **_idle(campaign_of(prefix), before)}
-        return [read_enrolment(raw) for raw in self._all.find(wanted).sort("_id", 1).limit(limit)]
+        query = {"_id": bounds, **_idle(campaign_of(prefix), before)}
+        return [read_enrolment(raw) for raw in self._all.find(query).sort("_id", 1).limit(limit)]
 
     def idle_ids(self, campaign: str, before: Instant, limit: int) -> list[str]:
         """Return ids of up to `limit` active enrolments idle since `before` or earlier, sorted by id. Index: `idle`."""
-        found = self._all.find(_idle(campaign, before), {"_id": 1}, hint="idle").limit(limit)
-        return sorted(raw["_id"] for raw in found)
+        documents = self._all.find(_idle(campaign, before), {"_id": 1}, hint="idle").limit(limit)
+        return sorted(raw["_id"] for raw in documents)
 
     def first_idle_campaign(self, campaigns: Sequence[str], before: Instant) -> str | None:
         """Return the uid of one of `campaigns` with an enrolment idle since `before`. Index: `idle`, one seek each."""
-        found = self._all.find_one(_idle({"$in": list(campaigns)}, before), {"campaign": 1}, hint="idle")
-        return None if found is None else str(found["campaign"])
+        document = self._all.find_one(_idle({"$in": list(campaigns)}, before), {"campaign": 1}, hint="idle")
+        return None if document is None else str(document["campaign"])
 
     def first_due_campaign(self, as_of: Instant, leave_out: Sequence[str]) -> str | None:
         """Return the uid of a campaign with an enrolment due at `as_of`, but not `leave_out`. Index: `due`, covered."""
-        wanted = {"due_at": {"$lte": as_of}, "campaign": {"$nin": list(leave_out)}}
-        found = self._all.find_one(wanted, {"_id": 0, "campaign": 1}, hint="due")
-        return None if found is None else str(found["campaign"])
+        query = {"due_at": {"$lte": as_of}, "campaign": {"$nin": list(leave_out)}}
+        document = self._all.find_one(query, {"_id": 0, "campaign": 1}, hint="due")
+        return None if document is None else str(document["campaign"])
 
     def due_ids(self, campaign: str, as_of: Instant, limit: int) -> list[str]:
         """Return ids of up to `limit` due enrolments of a campaign, sorted by id. Index: `due`, covered."""
-        found = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(limit)
-        return sorted(raw["_id"] for raw in found)
+        documents = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(
+            limit
+        )
+        return sorted(raw["_id"] for raw in documents)
 
     def all_of(self, campaign: str, user: str) -> list[Enrolment]:
         """Return every enrolment of a user (user key) in one campaign, by entry. Index: `user`."""
-        found = self._all.find({"user": user, "campaign": campaign}).sort("entry", 1)
-        return [read_enrolment(raw) for raw in found]
+        documents = self._all.find({"user": user, "campaign": campaign}).sort("entry", 1)
+        return [read_enrolment(raw) for raw in documents]
 
     def latest_in(self, campaigns: Sequence[str], users: Sequence[str]) -> dict[tuple[str, str], Enrolment]:
         """Return each user's latest enrolment in each campaign, by (campaign, user). Index: `user`.
 
         `users` are user keys.
         """
-        wanted = {"user": {"$in": list(users)}, "campaign": {"$in": list(campaigns)}}
-        found = self._all.find(wanted, hint="user").sort("entry", 1)
-        return {(raw["campaign"], raw["user"]): read_enrolment(raw) for raw in found}
+        query = {"user": {"$in": list(users)}, "campaign": {"$in": list(campaigns)}}
+        documents = self._all.find(query, hint="user").sort("entry", 1)
+        return {(raw["campaign"], raw["user"]): read_enrolment(raw) for raw in documents}
 
     def stays_of(self, user: str) -> list[Enrolment]:
         """Return every enrolment of a user (user key) in any campaign, by campaign and entry. Index: `user`."""
-        found = self._all.find({"user": user}).sort([("campaign", 1), ("entry", 1)])
-        return [read_enrolment(raw) for raw in found]
+        documents = self._all.find({"user": user}).sort([("campaign", 1), ("entry", 1)])
+        return [read_enrolment(raw) for raw in documents]
 
-    def enter(self, stays: Sequence[Enrolment]) -> set[str]:
+    def enter(self, enrolments: Sequence[Enrolment]) -> set[str]:
         """Insert new enrolments: check by key, then insert. Return the ids inserted; existing ones stay unchanged."""
-        ids = [stay.id for stay in stays]
+        ids = [enrolment.id for enrolment in enrolments]
         present = {raw["_id"] for raw in self._all.find({"_id": {"$in": ids}}, {"_id": 1})}
-        fresh = [stay for stay in stays if stay.id not in present]
-        inserted = self._insert([stay.id for stay in fresh], [enrolment_document(stay) for stay in fresh])
-        self._clear_due([f"{stay.id[:-4]}{stay.entry - 1:04d}" for stay in fresh if stay.entry > 1])
+        fresh = [enrolment for enrolment in enrolments if enrolment.id not in present]
+        inserted = self._insert(
+            [enrolment.id for enrolment in fresh], [enrolment_document(enrolment) for enrolment in fresh]
+        )
+        self._clear_due([f"{enrolment.id[:-4]}{enrolment.entry - 1:04d}" for enrolment in fresh if enrolment.entry > 1])
         return inserted
 
     def enter_alike(self, model: Enrolment, users: Sequence[tuple[str, str]]) -> set[str]:
@@ -171,8 +175,8 @@ class Enrolments:
         This reads only keys. A user with any enrolment has the first one, because enrolments are never removed. Index:
         `_id_`, covered.
         """
-        found = self._known(workspace, campaign, suffixes, 1)
-        return {suffix_of_enrolment(key) for key in found}.intersection(suffixes) if found else set()
+        known = self._known(workspace, campaign, suffixes, 1)
+        return {suffix_of_enrolment(key) for key in known}.intersection(suffixes) if known else set()
 
     def _known(self, workspace: str, campaign: str, suffixes: Sequence[str], entry: int) -> list[str]:
         """Return ids of enrolments number `entry` of `suffixes`, perhaps among others: read as a range, or one by one.
@@ -183,13 +187,13 @@ class Enrolments:
         if not suffixes:
             return []
         most = KEYS_PER_USER * len(suffixes) + 1
-        wanted = range_of(workspace, campaign, suffixes)
-        near = self._all.find(wanted, {"_id": 1}, hint="_id_", batch_size=most, limit=most)
-        found = [raw["_id"] for raw in near]
-        if len(found) == most:
+        query = range_of(workspace, campaign, suffixes)
+        near = self._all.find(query, {"_id": 1}, hint="_id_", batch_size=most, limit=most)
+        known = [raw["_id"] for raw in near]
+        if len(known) == most:
             apart = self._all.find(one_by_one(workspace, campaign, suffixes, entry), {"_id": 1}, batch_size=most)
-            found = [raw["_id"] for raw in apart]
-        return found
+            known = [raw["_id"] for raw in apart]
+        return known
 
     def _insert(self, ids: Sequence[str], documents: Sequence[Document | RawBSONDocument]) -> set[str]:
         """Insert enrolments; return the ids of those that no other process has inserted meanwhile."""
@@ -205,7 +209,7 @@ class Enrolments:
             self._all.update_many({"_id": {"$in": earlier}, "state": "ended"}, {"$unset": {"due_at": ""}})
             passage("enter.reentered")
 
-    def advance(self, changes: Sequence[StayChange]) -> int:
+    def advance(self, changes: Sequence[EnrolmentChange]) -> int:
         """Write decisions on existing enrolments, equal ones together; return how many still had the version read."""
         groups: dict[bytes, tuple[int, Document, list[str]]] = {}
         for change in changes:
@@ -218,10 +222,10 @@ class Enrolments:
         if not writes:
             return 0
         matched = write(self._all, writes).matched_count
-        passage("choose.advanced", (f"{one.id}/{one.outgoing.message}" for one in changes if one.outgoing))
+        passage("choose.advanced", (f"{sent.id}/{sent.outgoing.message}" for sent in changes if sent.outgoing))
         return matched
 
-    def overtaken(self, changes: Sequence[StayChange]) -> list[str]:
+    def overtaken(self, changes: Sequence[EnrolmentChange]) -> list[str]:
         """Return the ids of `changes` that are not in effect, because another write came first. Index: `_id`."""
         by_id = {change.id: change for change in changes}
         return [raw["_id"] for raw in self._all.find({"_id": {"$in": list(by_id)}}) if not _stands(by_id, raw)]
@@ -234,19 +238,19 @@ class Enrolments:
         """
         if not ids:
             return 0
-        wanted: Document = {"_id": {"$in": list(ids)}, "outgoing.state": {"$ne": "attempting"}}
-        wanted |= {} if left else {"state": "active"}
-        return self._all.update_many(wanted, {"$set": {"due_at": now}, "$inc": {"version": 1}}).modified_count
+        query: Document = {"_id": {"$in": list(ids)}, "outgoing.state": {"$ne": "attempting"}}
+        query |= {} if left else {"state": "active"}
+        return self._all.update_many(query, {"$set": {"due_at": now}, "$inc": {"version": 1}}).modified_count
 
     def last_entered(self, prefix: str) -> Instant | None:
         """Return when the last enrolment of a campaign began; None if nobody ever entered. Index: `_id` range.
 
         The server reads every enrolment. This happens once, when a continuous campaign with a goal ends.
         """
-        wanted = {"_id": {"$gt": prefix, "$lt": prefix[:-1] + "0"}}
+        query = {"_id": {"$gt": prefix, "$lt": prefix[:-1] + "0"}}
         latest = {"$group": {"_id": None, "at": {"$max": "$entered_at"}}}
-        found = next(iter(self._all.aggregate([{"$match": wanted}, latest], hint="_id_")), None)
-        return None if found is None else int(found["at"])
+        document = next(iter(self._all.aggregate([{"$match": query}, latest], hint="_id_")), None)
+        return None if document is None else int(document["at"])
 
     def clear_due(self, campaign: str) -> None:
         """Stop evaluating all enrolments of this campaign by time. Index: `due`."""
@@ -259,8 +263,8 @@ class Enrolments:
 
         An enrolment with a delivery being attempted is left out.
         """
-        wanted = {"user": user, "state": "active", "outgoing.state": {"$ne": "attempting"}}
-        return self._all.update_many(wanted, {"$set": {"due_at": now}}, hint="user").modified_count
+        query = {"user": user, "state": "active", "outgoing.state": {"$ne": "attempting"}}
+        return self._all.update_many(query, {"$set": {"due_at": now}}, hint="user").modified_count
 
     def has_open(self, campaign: str) -> bool:
         """Whether any enrolment is active or has a delivery in progress. Indexes: `idle` and `outgoing`.
@@ -282,7 +286,7 @@ def _idle(campaign: str | Document, before: Instant) -> Document:
     }
 
 
-def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
+def _stands(changes: Mapping[str, EnrolmentChange], raw: Document) -> bool:
     """Whether an enrolment is as its change would leave it; it does not matter who wrote it."""
     change = changes[raw["_id"]]
     chosen = None if change.outgoing is None else change.outgoing.message
@@ -296,7 +300,7 @@ def _stands(changes: Mapping[str, StayChange], raw: Document) -> bool:
     )
 
 
-def _update(change: StayChange) -> Document:
+def _update(change: EnrolmentChange) -> Document:
     """Build the MongoDB update of one decision."""
     fields: Document = {"revision": change.revision}
     gone: Document = {}

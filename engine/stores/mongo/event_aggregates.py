@@ -31,11 +31,11 @@ def initial_fields(catalogue: Catalogue) -> dict[str, object]:
     return {path: value for path, value in aggregate_fields(catalogue, {}).items() if value is not None}
 
 
-def aggregate_fields(catalogue: Catalogue, told: Mapping[str, Summary]) -> dict[str, object]:
+def aggregate_fields(catalogue: Catalogue, summaries: Mapping[str, Summary]) -> dict[str, object]:
     """Return every aggregate of the catalogue by document path, from one user's summaries; None if it is missing."""
     fields: dict[str, object] = {}
     for aggregate in catalogue.aggregates.values():
-        summary = told.get(aggregate.event, NOTHING)
+        summary = summaries.get(aggregate.event, NOTHING)
         value: int | None
         match aggregate.kind:
             case "count":
@@ -58,7 +58,11 @@ class Derivation:
         self._users = users
         self._events = events
         self._catalogue = catalogue
-        self._summed = {one.property for one in catalogue.aggregates.values() if one.kind == "sum" and one.property}
+        self._summed = {
+            aggregate.property
+            for aggregate in catalogue.aggregates.values()
+            if aggregate.kind == "sum" and aggregate.property
+        }
 
     def derive(self, keys: Collection[str], *, create: bool = True) -> set[str]:
         """Update users from their stored events; return the keys of those that were written.
@@ -75,10 +79,10 @@ class Derivation:
     def _derive(self, keys: Collection[str], *, create: bool) -> set[str]:
         deleted: set[str] = set()
 
-        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-            summaries = self._events.summaries(asked, self._summed)
+        def plan(chunk: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            summaries = self._events.summaries(chunk, self._summed)
             edits: dict[str, Edit] = {}
-            for key in asked:
+            for key in chunk:
                 document = documents.get(key)
                 if document is not None and document.get("deleted"):
                     deleted.add(key)
@@ -97,22 +101,24 @@ class Derivation:
         """Derive every user of the workspace, batch by batch, after the catalogue has got another aggregate."""
         workspace, first = self._catalogue.workspace, "0"
         while True:
-            batch = [one["_id"] for one in self._users.read_range(workspace, first, HIGHEST, size, {"_id": 1})]
+            batch = [
+                document["_id"] for document in self._users.read_range(workspace, first, HIGHEST, size, {"_id": 1})
+            ]
             if not batch:
                 return
             yield self.derive(batch)
             first = bound_behind(batch[-1])
 
-    def _edit(self, document: Document, told: Mapping[str, Summary]) -> Edit:
+    def _edit(self, document: Document, summaries: Mapping[str, Summary]) -> Edit:
         fields: dict[str, object] = {}
         names: list[str] = []
-        for path, value in aggregate_fields(self._catalogue, told).items():
+        for path, value in aggregate_fields(self._catalogue, summaries).items():
             if not same(stored(document, path), value):
                 fields[path] = value
                 names.append(path.partition(".")[2])
         before: Mapping[str, object] = document.get("e") or {}
-        for event in sorted(before.keys() | told.keys()):
-            summary = told.get(event)
+        for event in sorted(before.keys() | summaries.keys()):
+            summary = summaries.get(event)
             now = {"n": summary.count, "first": summary.first, "last": summary.last} if summary else None
             if before.get(event) != now:
                 fields[f"e.{event}"] = now

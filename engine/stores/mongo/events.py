@@ -106,7 +106,7 @@ class Events:
         """
         ids = [f"{event.user}/{escape(event.id)}" for event in events]
         with measured("events.known") as call:
-            known = {one["_id"] for one in self._events.find(keys_filter(set(ids)), {"_id": 1})}
+            known = {document["_id"] for document in self._events.find(keys_filter(set(ids)), {"_id": 1})}
             call.documents = len(known)
         fresh: list[bool] = []
         documents: list[Document] = []
@@ -122,12 +122,12 @@ class Events:
     def summaries(self, keys: Collection[str], properties: Collection[str]) -> dict[str, dict[str, Summary]]:
         """Return summaries by user key and event name, from one aggregation; users without events are absent."""
         names = sorted(properties)
-        found: dict[str, dict[str, Summary]] = {}
+        summaries: dict[str, dict[str, Summary]] = {}
         for row in self._events.aggregate(summing(keys, names)):
             sums = {name: whole_number(row[f"sum{number}"]) for number, name in enumerate(names)}
             group = row["_id"]
-            found.setdefault(group["u"], {})[group["n"]] = Summary(row["count"], row["first"], row["last"], sums)
-        return found
+            summaries.setdefault(group["u"], {})[group["n"]] = Summary(row["count"], row["first"], row["last"], sums)
+        return summaries
 
     def fetch(
         self, keys: Sequence[str], queries: Sequence[Query], as_of: Instant, *, adjacent: bool = False
@@ -143,12 +143,12 @@ class Events:
         for number, query in enumerate(queries):
             fields = {"_id": 0, "user": 1, "t": 1, **{f"p.{name}": 1 for name in query.properties}}
             with measured("events.fetch_adjacent" if adjacent else "events.fetch") as call:
-                found = list(self._events.find(of_query(keys, query.mongo(as_of), adjacent=adjacent), fields))
-                call.documents = len(found)
-            for one in found:
-                wanted = facts.get(one["user"])
-                if wanted is not None:
-                    wanted[number].append((one["t"], one.get("p", {})))
+                events = list(self._events.find(of_query(keys, query.mongo(as_of), adjacent=adjacent), fields))
+                call.documents = len(events)
+            for event in events:
+                of_user = facts.get(event["user"])
+                if of_user is not None:
+                    of_user[number].append((event["t"], event.get("p", {})))
         return facts
 
     def of_user(self, key: str, limit: int = 100) -> list[Document]:

@@ -38,7 +38,7 @@ class FeedPosition:
         """Return the feed's state from MongoDB. Index: `_id`."""
         raw = self._all.find_one({"_id": FEED}) or {}
         shapes, derived = (
-            {one["workspace"]: one["shape"] for one in raw.get(part, ())} for part in ("shapes", "derived")
+            {entry["workspace"]: entry["shape"] for entry in raw.get(part, ())} for part in ("shapes", "derived")
         )
         at = raw.get("position", 0), raw.get("generation", 1)
         searched = frozenset(raw.get("searched", ())) | shapes.keys()
@@ -55,8 +55,8 @@ class FeedPosition:
 
         `shapes` gives for each workspace the shape of its users in that index.
         """
-        told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
-        self._all.update_one({"_id": FEED}, {"$set": {"index": index, "shapes": told}})
+        entries = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
+        self._all.update_one({"_id": FEED}, {"$set": {"index": index, "shapes": entries}})
 
     def ask_search(self, workspace: str) -> None:
         """Record that Elasticsearch must soon be able to find the users of a workspace. Index: `_id`."""
@@ -65,8 +65,8 @@ class FeedPosition:
 
     def derives(self, shapes: Mapping[str, str]) -> None:
         """Record for each workspace the aggregates for which an update of its users was requested. Index: `_id`."""
-        told = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
-        update = {"$set": {"derived": told}, "$setOnInsert": {"generation": self.now()}}
+        entries = [{"workspace": name, "shape": shape} for name, shape in sorted(shapes.items())]
+        update = {"$set": {"derived": entries}, "$setOnInsert": {"generation": self.now()}}
         self._all.update_one({"_id": FEED}, update, upsert=True)
 
     def publish(self, position: int) -> None:
@@ -79,13 +79,13 @@ class FeedPosition:
 
     def position(self) -> int:
         """Return the position up to which everything is handled; the value may be too low."""
-        told = 0
+        position = 0
         if self._client is not None:
             try:
-                told = int(self._client.get(self._key) or 0)
+                position = int(self._client.get(self._key) or 0)
             except redis.RedisError:
-                told = 0
-        return max(told, self.read().position)
+                position = 0
+        return max(position, self.read().position)
 
     def now(self) -> int:
         """Return MongoDB's cluster time; every later write has a higher one."""

@@ -54,18 +54,18 @@ class IndexAdvisor:
 
     def named(self) -> list[NamedQuery]:
         """Return every named query of every store, sorted by name."""
-        modules = [importlib.import_module(one.name) for one in _modules()]
+        modules = [importlib.import_module(module.name) for module in _modules()]
         relied = {name: index for module in modules for name, index in getattr(module, "NAMED", {}).items()}
         present: dict[str, set[str]] = {}
-        found = [self._explained(query) for query in QUERIES.values()]
+        queries = [self._explained(query) for query in QUERIES.values()]
         for name, index in relied.items():
             collection = COLLECTIONS.get(name) or COLLECTIONS.get(name.split(".")[0]) or name.split(".")[0]
             if collection not in present:
                 present[collection] = set(self._database[collection].index_information())
-            missing = [one for one in index.split(" or ") if one not in present[collection]]
+            missing = [part for part in index.split(" or ") if part not in present[collection]]
             problem = f"{collection} has no index {' and no '.join(missing)}" if missing else None
-            found.append(NamedQuery(name, collection, index, explained=False, problem=problem))
-        return sorted(found, key=lambda query: query.name)
+            queries.append(NamedQuery(name, collection, index, explained=False, problem=problem))
+        return sorted(queries, key=lambda query: query.name)
 
     def _explained(self, query: ExplainedQuery) -> NamedQuery:
         plan = explain(self._database, query)
@@ -99,10 +99,10 @@ class IndexAdvisor:
         sampled = range_filter(workspace, hash_prefix(0), until)
         users = self._database.users
         counted = users.count_documents(sampled, hint="_id_")
-        found = users.count_documents({"$and": [sampled, dict(query)]}, hint="_id_")
-        if found == 0 and counted < total:
-            found = 1
-        return round(total * found / counted) if counted else 0
+        count = users.count_documents({"$and": [sampled, dict(query)]}, hint="_id_")
+        if count == 0 and counted < total:
+            count = 1
+        return round(total * count / counted) if counted else 0
 
 
 def _modules() -> list[pkgutil.ModuleInfo]:

@@ -51,12 +51,12 @@ class IndexRequests:
     def add(self, requests: Sequence[IndexRequest]) -> list[str]:
         """Store requests, those by key cut into pieces; return their ids. Only `unheard` uses their time, as a hint."""
         documents: list[Document] = []
-        for one in requests:
-            if one.workspace:
-                wanted = {"workspace": one.workspace, "first": one.first, "until": one.until}
-                documents.append(wanted | ({"derive": True} if one.derive else {}))
-            starts = range(0, len(one.keys), KEYS_AT_ONCE)
-            documents += [{"keys": list(one.keys[start : start + KEYS_AT_ONCE])} for start in starts]
+        for request in requests:
+            if request.workspace:
+                query = {"workspace": request.workspace, "first": request.first, "until": request.until}
+                documents.append(query | ({"derive": True} if request.derive else {}))
+            starts = range(0, len(request.keys), KEYS_AT_ONCE)
+            documents += [{"keys": list(request.keys[start : start + KEYS_AT_ONCE])} for start in starts]
         for document in documents:
             document |= {"_id": uuid4().hex, "asked_at": datetime.now(UTC)}
         if documents:
@@ -87,10 +87,10 @@ class IndexRequests:
         If two callers record this at once, the later one finds both. Index: `_id`.
         """
         self._all.update_one({"_id": request_id}, {"$set": {"indexed": True}})
-        wanted = {"_id": {"$gt": ""}, "derive": {"$exists": False}}
-        if self._all.find_one(wanted | {"indexed": {"$exists": False}}, {"_id": 1}, hint="_id_") is not None:
+        query = {"_id": {"$gt": ""}, "derive": {"$exists": False}}
+        if self._all.find_one(query | {"indexed": {"$exists": False}}, {"_id": 1}, hint="_id_") is not None:
             return []
-        return [raw["_id"] for raw in self._all.find(wanted | {"indexed": True}, {"_id": 1}, hint="_id_")]
+        return [raw["_id"] for raw in self._all.find(query | {"indexed": True}, {"_id": 1}, hint="_id_")]
 
     def put_off(self, request_id: str) -> None:
         """Make a request be enqueued again when its turn comes. Index: `_id`."""
@@ -98,8 +98,8 @@ class IndexRequests:
 
     def deriving(self, workspace: str) -> int:
         """Return how many ranges of a workspace are still to be derived. Index: `_id`."""
-        wanted = {"_id": {"$gt": ""}, "derive": True, "workspace": workspace}
-        return len(list(self._all.find(wanted, {"_id": 1}, hint="_id_")))
+        query = {"_id": {"$gt": ""}, "derive": True, "workspace": workspace}
+        return len(list(self._all.find(query, {"_id": 1}, hint="_id_")))
 
     def any(self) -> bool:
         """Whether any request is still open. Index: `_id`."""
@@ -108,8 +108,8 @@ class IndexRequests:
     def unheard(self, after: timedelta, limit: int) -> list[str]:
         """Return ids of up to `limit` requests older than `after`, and reset their time to now. Index: `asked`."""
         old = {"$lt": ["$asked_at", {"$subtract": ["$$NOW", millis(after)]}]}
-        found = self._all.find({"$expr": old}, {"_id": 1}, hint="asked").sort("asked_at", 1).limit(limit)
-        ids = [raw["_id"] for raw in found]
+        documents = self._all.find({"$expr": old}, {"_id": 1}, hint="asked").sort("asked_at", 1).limit(limit)
+        ids = [raw["_id"] for raw in documents]
         if ids:
             self._all.update_many({"_id": {"$in": ids}}, [{"$set": {"asked_at": "$$NOW"}}])
         return ids

@@ -50,18 +50,18 @@ class Lists:
         gone = self._users.deleted(set(keys))
         ids = {key: self._id(name, key) for key in dict.fromkeys(keys) if key not in gone}
         known = self._known(ids.values()) if ids else set()
-        new = [{"_id": one, **({"run": run} if run else {})} for one in ids.values() if one not in known]
+        new = [{"_id": member, **({"run": run} if run else {})} for member in ids.values() if member not in known]
         known |= {new[index]["_id"] for index in insert_new(self._members, new)}
         if run and known:
             with measured("lists.mark"):
                 self._members.update_many(keys_filter(known), {"$set": {"run": run}})
         touched = self.derive(name, list(ids))
-        return self._applied(keys, gone, {key: one not in known for key, one in ids.items()}, touched)
+        return self._applied(keys, gone, {key: member not in known for key, member in ids.items()}, touched)
 
     def _known(self, ids: Iterable[str]) -> set[str]:
         """Return those of some memberships that exist."""
         with measured("lists.known") as call:
-            known = {one["_id"] for one in self._members.find(keys_filter(ids), {"_id": 1})}
+            known = {document["_id"] for document in self._members.find(keys_filter(ids), {"_id": 1})}
             call.documents = len(known)
         return known
 
@@ -83,13 +83,13 @@ class Lists:
     def remove_others(self, workspace: str, name: str, run: str, limit: int) -> tuple[int, set[str]]:
         """Remove at most `limit` members that the import `run` has not named; return their number and users written."""
         with measured("lists.others") as call:
-            found = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
-            ids = [one["_id"] for one in found]
+            documents = self._members.find(others_filter(workspace, name, run), {"_id": 1}).sort("_id", 1).limit(limit)
+            ids = [document["_id"] for document in documents]
             call.documents = len(ids)
         if not ids:
             return 0, set()
         self._members.delete_many({**keys_filter(ids), "run": {"$ne": run}})
-        keys = [f"{workspace}/{one.split('/', 2)[2]}" for one in ids]
+        keys = [f"{workspace}/{member.split('/', 2)[2]}" for member in ids]
         return len(ids), self.derive(name, keys, create=False)
 
     def derive(self, name: str, keys: Sequence[str], *, create: bool = True) -> set[str]:
@@ -100,11 +100,11 @@ class Lists:
         """
         orphans: set[str] = set()
 
-        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-            ids = {self._id(name, key): key for key in asked}
-            members = {ids[one] for one in self._known(ids)}
+        def plan(chunk: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            ids = {self._id(name, key): key for key in chunk}
+            members = {ids[member] for member in self._known(ids)}
             edits: dict[str, Edit] = {}
-            for key in asked:
+            for key in chunk:
                 document = documents.get(key)
                 if document is None and create and key in members:
                     edits[key] = Edit({**self._initial, "lists": [name]}, [f"list:{name}"])
@@ -125,8 +125,8 @@ class Lists:
 
     def read_range(self, workspace: str, name: str, first: str, until: str, limit: int) -> list[str]:
         """Return the user keys of at most `limit` members with a suffix in [first, until), in order."""
-        found = self._members.find(members_filter(workspace, name, first, until), {"_id": 1}).sort("_id", 1)
-        return [f"{workspace}/{one['_id'].split('/', 2)[2]}" for one in found.limit(limit)]
+        documents = self._members.find(members_filter(workspace, name, first, until), {"_id": 1}).sort("_id", 1)
+        return [f"{workspace}/{document['_id'].split('/', 2)[2]}" for document in documents.limit(limit)]
 
     def size(self, workspace: str, name: str) -> int:
         """Return the number of members of a list. Index: `_id_`, a covered count."""
@@ -138,10 +138,10 @@ class Lists:
         bound = f"{workspace}/"
         while True:
             filters = {"_id": {"$gte": bound, "$lt": f"{workspace}0"}}
-            found = self._members.find_one(filters, {"_id": 1}, sort=[("_id", 1)])
-            if found is None:
+            document = self._members.find_one(filters, {"_id": 1}, sort=[("_id", 1)])
+            if document is None:
                 return names
-            names.append(list_of_member(found["_id"]))
+            names.append(list_of_member(document["_id"]))
             bound = member_key(workspace, names[-1], "").removesuffix("/") + "0"  # the character after "/"
 
     def erase(self, key: str) -> int:

@@ -40,14 +40,14 @@ class Leases:
             {"$set": {"owner": owner}},
             {"$unset": "seen_ended"},
         ]
-        wanted = {"_id": name, "$expr": {"$or": [mine, free]}}
-        raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
+        query = {"_id": name, "$expr": {"$or": [mine, free]}}
+        raw = self._all.find_one_and_update(query, take, return_document=ReturnDocument.AFTER)
         if raw is None and self._all.find_one({"_id": name}, {"_id": 1}) is None:
             try:
                 self._all.insert_one({"_id": name})
             except DuplicateKeyError:
                 return None  # another came first; it holds the lease now, or will at its next try
-            raw = self._all.find_one_and_update(wanted, take, return_document=ReturnDocument.AFTER)
+            raw = self._all.find_one_and_update(query, take, return_document=ReturnDocument.AFTER)
         return None if raw is None else int(raw["number"])
 
     def held_for(self, name: str) -> timedelta | None:
@@ -77,8 +77,8 @@ class Leases:
     def forget_ended(self, prefix: str, older_than: timedelta) -> int:
         """Delete leases under `prefix` that ended longer ago than `older_than`; return how many. Index: `_id`."""
         ended = {"$lt": [{"$ifNull": ["$until", EPOCH]}, {"$subtract": ["$$NOW", millis(older_than)]}]}
-        wanted = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": ended}
-        return self._all.delete_many(wanted).deleted_count
+        query = {"_id": {"$gte": prefix, "$lt": prefix + HIGHEST}, "$expr": ended}
+        return self._all.delete_many(query).deleted_count
 
     def give_up(self, name: str, owner: str) -> None:
         """Release the lease, so that another process can take it at once. Index: `_id`."""

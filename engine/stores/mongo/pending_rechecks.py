@@ -19,7 +19,7 @@ from pymongo.database import Database
 from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.keys import cut, position_of, suffix_of_user, workspace_of
-from engine.domain.looks import DirtyRange, Look
+from engine.domain.looks import DirtyRange, RecheckRequest
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import write
 from engine.stores.mongo.client import EPOCH, MAJORITY
@@ -87,7 +87,7 @@ class PendingRechecks:
         if writes:
             write(self._ranges, writes)
 
-    def take(self, limit: int, lease: timedelta, now: Instant) -> list[Look]:
+    def take(self, limit: int, lease: timedelta, now: Instant) -> list[RecheckRequest]:
         """Take up to `limit` requests that nobody holds and whose campaign time has come, by key. Index: `ready`.
 
         If a worker dies, its requests become free after `lease`. They are then taken one by one, so that another death
@@ -100,64 +100,66 @@ class PendingRechecks:
         held: Document = {"token": token, "until": {"$add": ["$$NOW", millis(lease)]}}
         tried: Document = {"attempts": {"$add": [{"$ifNull": ["$attempts", 0]}, 1]}}
         self._all.update_many({"_id": {"$in": ids}, **_FREE}, [{"$set": held | tried}])
-        return [_look(raw) for raw in self._all.find({"token": token}, hint="token").sort("_id", 1)]
+        return [_request(raw) for raw in self._all.find({"token": token}, hint="token").sort("_id", 1)]
 
     def _free(self, more: Document, limit: int, now: Instant) -> list[str]:
-        wanted = {**_FREE, "after": {"$lte": now}, **more}
-        found = self._all.find(wanted, {"_id": 1}, hint="ready").sort([("after", 1), ("_id", 1)]).limit(limit)
-        return [raw["_id"] for raw in found]
+        query = {**_FREE, "after": {"$lte": now}, **more}
+        documents = self._all.find(query, {"_id": 1}, hint="ready").sort([("after", 1), ("_id", 1)]).limit(limit)
+        return [raw["_id"] for raw in documents]
 
-    def done(self, looks: Sequence[Look]) -> int:
+    def done(self, requests: Sequence[RecheckRequest]) -> int:
         """Remove finished requests, free those whose user changed meanwhile; return how many went. Index: `_id`."""
-        if not looks:
+        if not requests:
             return 0
-        gone = [DeleteOne({"_id": look.user, "mark": look.mark}) for look in looks]
+        gone = [DeleteOne({"_id": request.user, "mark": request.mark}) for request in requests]
         deleted = write(self._all, gone).deleted_count
-        if deleted < len(looks):
-            self._give_back(looks)
+        if deleted < len(requests):
+            self._give_back(requests)
         return deleted
 
-    def _give_back(self, looks: Iterable[Look]) -> None:
-        left = {"_id": {"$in": [look.user for look in looks]}}
+    def _give_back(self, requests: Iterable[RecheckRequest]) -> None:
+        left = {"_id": {"$in": [request.user for request in requests]}}
         self._all.update_many(left, {"$unset": {"until": "", "token": "", "attempts": ""}})
 
-    def put_off(self, looks: Mapping[Look, Instant]) -> None:
+    def put_off(self, requests: Mapping[RecheckRequest, Instant]) -> None:
         """Give requests back, to be taken at their campaign times (a newer change: at once). Index: `_id`."""
-        if looks:
+        if requests:
             writes = [
-                UpdateOne({"_id": look.user, "mark": look.mark}, {"$set": {"after": after}})
-                for look, after in looks.items()
+                UpdateOne({"_id": request.user, "mark": request.mark}, {"$set": {"after": after}})
+                for request, after in requests.items()
             ]
             write(self._all, writes)
-            self._give_back(looks)
+            self._give_back(requests)
 
-    def rest(self, looks: Sequence[Look], rests: timedelta) -> None:
+    def rest(self, requests: Sequence[RecheckRequest], rests: timedelta) -> None:
         """Let requests rest that failed for a reason that is not theirs; this counts as no attempt. Index: `_id`."""
         until: Document = {"$set": {"until": {"$add": ["$$NOW", millis(rests)]}}}
-        wanted = {"_id": {"$in": [look.user for look in looks]}, "until": {"$gt": EPOCH}}
-        self._all.update_many(wanted, [until, {"$unset": ["attempts"]}])
+        query = {"_id": {"$in": [request.user for request in requests]}, "until": {"$gt": EPOCH}}
+        self._all.update_many(query, [until, {"$unset": ["attempts"]}])
 
     def expire(self) -> int:
         """Free the requests of dead workers; return how many. Index: `ready`."""
-        wanted = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
-        return self._all.update_many(wanted, {"$unset": {"until": "", "token": ""}}, hint="ready").modified_count
+        query = {"until": {"$gt": EPOCH}, "$expr": {"$lt": ["$until", "$$NOW"]}}
+        return self._all.update_many(query, {"$unset": {"until": "", "token": ""}}, hint="ready").modified_count
 
-    def suspects(self, limit: int) -> list[Look]:
+    def suspects(self, limit: int) -> list[RecheckRequest]:
         """Return requests whose workers died repeatedly and that nobody holds. Index: `ready`."""
-        return [_look(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="ready").sort("_id", 1).limit(limit)]
+        return [
+            _request(raw) for raw in self._all.find({**_FREE, **_SUSPECT}, hint="ready").sort("_id", 1).limit(limit)
+        ]
 
     def waiting(self, now: Instant) -> bool:
         """Whether a request whose time has come, or a range, is free to be taken. Index: `ready`, `_id`."""
         ready = {"$match": {**_FREE, "after": {"$lte": now}}}
-        one, bare = {"$limit": 1}, {"$project": {"_id": 1}}
-        ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [{"$match": _ANY}, one, bare]}}
-        return next(iter(self._all.aggregate([ready, one, bare, ranges, one], hint="ready")), None) is not None
+        first, bare = {"$limit": 1}, {"$project": {"_id": 1}}
+        ranges = {"$unionWith": {"coll": self._ranges.name, "pipeline": [{"$match": _ANY}, first, bare]}}
+        return next(iter(self._all.aggregate([ready, first, bare, ranges, first], hint="ready")), None) is not None
 
     def any(self, now: Instant) -> bool:
         """Whether any request whose time has come, or any range, is open, held or not. Index: `ready`, `_id`."""
         for held in (None, {"$gt": EPOCH}):
-            wanted = {"until": held, "after": {"$lte": now}}
-            if self._all.find_one(wanted, {"_id": 1}, hint="ready") is not None:
+            query = {"until": held, "after": {"$lte": now}}
+            if self._all.find_one(query, {"_id": 1}, hint="ready") is not None:
                 return True
         return self._ranges.find_one(_ANY, {"_id": 1}) is not None
 
@@ -182,16 +184,16 @@ class PendingRechecks:
 
     def move(self, dirty: DirtyRange, cursor: str) -> bool:
         """Move a range's cursor, unless a change came meanwhile. Index: `_id`."""
-        wanted = {"_id": dirty.id, "mark": dirty.mark}
-        return self._ranges.update_one(wanted, {"$set": {"cursor": cursor}}).matched_count == 1
+        query = {"_id": dirty.id, "mark": dirty.mark}
+        return self._ranges.update_one(query, {"$set": {"cursor": cursor}}).matched_count == 1
 
     def clean(self, dirty: DirtyRange) -> bool:
         """Remove a range that is done, unless a change came meanwhile. Index: `_id`."""
         return self._ranges.delete_one({"_id": dirty.id, "mark": dirty.mark}).deleted_count == 1
 
 
-def _look(raw: Document) -> Look:
-    return Look(raw["_id"], frozenset(raw["names"]), raw["mark"])
+def _request(raw: Document) -> RecheckRequest:
+    return RecheckRequest(raw["_id"], frozenset(raw["names"]), raw["mark"])
 
 
 NAMED: Final[Mapping[str, str]] = {

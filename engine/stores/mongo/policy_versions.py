@@ -24,5 +24,5 @@ class PolicyVersions:
 
     def history(self) -> list[Document]:
         """Return all versions, the latest first; a handful of documents, all read through `_id`."""
-        found = list(self._all.find({"_id": {"$gte": ""}}))
-        return sorted(found, key=lambda raw: raw["first_used_at"], reverse=True)
+        documents = list(self._all.find({"_id": {"$gte": ""}}))
+        return sorted(documents, key=lambda raw: raw["first_used_at"], reverse=True)

@@ -69,11 +69,11 @@ class ProcessFailures:
 
     def everything(self) -> list[ProcessFailure]:
         """Return every failure, the oldest first; a handful of documents, all read through `_id`."""
-        found = [
+        failures = [
             ProcessFailure(raw["process"], raw["loop"], raw["reason"], raw["since"], raw["last"], raw["count"])
             for raw in self._all.find({"_id": {"$gt": ""}})
         ]
-        return sorted(found, key=lambda one: one.since)
+        return sorted(failures, key=lambda failure: failure.since)
 
     def forget_older(self, than: timedelta) -> int:
         """Delete failures not recorded again for `than`: their process is gone. Return how many. Index: `_id`."""

@@ -35,9 +35,14 @@ class Processes:
 
     def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
         """Record that a process is alive, and which lanes it serves. Index: `_id`."""
-        told = {"process": process, "lanes": sorted(lanes), "seen": "$$NOW", "since": {"$ifNull": ["$since", "$$NOW"]}}
+        fields = {
+            "process": process,
+            "lanes": sorted(lanes),
+            "seen": "$$NOW",
+            "since": {"$ifNull": ["$since", "$$NOW"]},
+        }
         with pymongo.timeout(PATIENCE):
-            self._all.update_one({"_id": identity}, [{"$set": told}], upsert=True)
+            self._all.update_one({"_id": identity}, [{"$set": fields}], upsert=True)
 
     def gone(self, identity: str) -> None:
         """Record that a process has ended. Index: `_id`."""
@@ -47,8 +52,10 @@ class Processes:
     def seen(self) -> list[Seen]:
         """Return the processes alive within the last hour, and how long ago; some dozens, all read through `_id`."""
         ago = {"$subtract": ["$$NOW", "$seen"]}
-        found = self._all.aggregate([{"$match": {"_id": {"$gte": ""}}}, {"$set": {"ago": ago}}, {"$sort": {"_id": 1}}])
-        return [_seen(raw) for raw in found]
+        documents = self._all.aggregate(
+            [{"$match": {"_id": {"$gte": ""}}}, {"$set": {"ago": ago}}, {"$sort": {"_id": 1}}]
+        )
+        return [_seen(raw) for raw in documents]
 
 
 def _seen(raw: Document) -> Seen:

@@ -45,8 +45,8 @@ class Statistics:
 
     def since(self, earliest: Instant) -> list[Stretch]:
         """Return the stretches written at or after `earliest` (system time), oldest first. Index: `until`."""
-        found = self._all.find({"until": {"$gte": moment(earliest)}}, hint="until").sort("until", 1)
-        return [_stretch(raw) for raw in found]
+        documents = self._all.find({"until": {"$gte": moment(earliest)}}, hint="until").sort("until", 1)
+        return [_stretch(raw) for raw in documents]
 
 
 def _document(stretch: Stretch) -> Document:
@@ -57,53 +57,53 @@ def _document(stretch: Stretch) -> Document:
         "until": moment(stretch.until),
         "queries": [
             {
-                "name": one.name,
-                "calls": one.calls,
-                "failed": one.failed,
-                "documents": one.documents,
-                "durations": one.durations,
+                "name": figure.name,
+                "calls": figure.calls,
+                "failed": figure.failed,
+                "documents": figure.documents,
+                "durations": figure.durations,
                 "worst": without_none(
                     {
-                        "seconds": one.worst.seconds,
-                        "documents": one.worst.documents,
-                        "at": one.worst.at,
-                        "campaign": one.worst.campaign,
-                        "campaign_uid": one.worst.campaign_uid,
+                        "seconds": figure.worst.seconds,
+                        "documents": figure.worst.documents,
+                        "at": figure.worst.at,
+                        "campaign": figure.worst.campaign,
+                        "campaign_uid": figure.worst.campaign_uid,
                     }
                 ),
             }
-            for one in stretch.figures
+            for figure in stretch.figures
         ],
         "tuned": [
             {
                 "query": query,
-                "size": one.size,
-                "batches": one.batches,
-                "users": one.users,
-                "recent": list(one.recent),
-                "chosen": one.chosen,
+                "size": entry.size,
+                "batches": entry.batches,
+                "users": entry.users,
+                "recent": list(entry.recent),
+                "chosen": entry.chosen,
             }
             for query, evidence in stretch.tuned.items()
-            for one in evidence
+            for entry in evidence
         ],
     }
 
 
 def _stretch(raw: Document) -> Stretch:
     tuned: dict[str, list[Evidence]] = {}
-    for one in raw["tuned"]:
-        evidence = Evidence(one["size"], one["batches"], one["users"], tuple(one["recent"]), one["chosen"])
-        tuned.setdefault(one["query"], []).append(evidence)
+    for entry in raw["tuned"]:
+        evidence = Evidence(entry["size"], entry["batches"], entry["users"], tuple(entry["recent"]), entry["chosen"])
+        tuned.setdefault(entry["query"], []).append(evidence)
     figures = [
         Figure(
-            one["name"],
-            one["calls"],
-            one["failed"],
-            one["documents"],
-            Worst(**one["worst"]),
-            bytes(one["durations"]),
+            entry["name"],
+            entry["calls"],
+            entry["failed"],
+            entry["documents"],
+            Worst(**entry["worst"]),
+            bytes(entry["durations"]),
         )
-        for one in raw["queries"]
+        for entry in raw["queries"]
     ]
     return Stretch(raw["_id"], raw["process"], instant(raw["began"]), instant(raw["until"]), figures, tuned)
 

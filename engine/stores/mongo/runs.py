@@ -93,10 +93,10 @@ class Runs:
 
     def undecided(self, campaigns: Sequence[str] | None = None) -> list[Run]:
         """Return runs that are being planned or decided, of `campaigns` or of all. Index: `undecided`."""
-        wanted: Document = {"open": True, "state": {"$in": list(UNDECIDED)}}
+        query: Document = {"open": True, "state": {"$in": list(UNDECIDED)}}
         if campaigns is not None:
-            wanted["campaign"] = {"$in": list(campaigns)}
-        return [_run(raw) for raw in self._all.find(wanted, hint="undecided")]
+            query["campaign"] = {"$in": list(campaigns)}
+        return [_run(raw) for raw in self._all.find(query, hint="undecided")]
 
     def failed(self, run: Run, reason: str, rests: timedelta) -> None:
         """Record that a run could not be planned or closed, and let it rest for a while. Index: `_id`.
@@ -131,7 +131,7 @@ class Runs:
         A campaign without results is absent. Index: `campaign`. Runs that ended longer ago than the retention time are
         deleted and do not count; launch runs are kept.
         """
-        told = self._all.aggregate(
+        totals = self._all.aggregate(
             [
                 {"$match": {"campaign": {"$in": list(campaigns)}, "results": {"$exists": True}}},
                 {"$project": {"campaign": 1, "results": {"$objectToArray": "$results"}}},
@@ -141,23 +141,25 @@ class Runs:
             hint="campaign",
         )
         sums: dict[str, dict[str, int]] = {}
-        for raw in told:
+        for raw in totals:
             sums.setdefault(raw["_id"]["c"], {})[raw["_id"]["k"]] = raw["n"]
         return sums
 
     def launch_decided(self, campaign: str) -> bool:
         """Whether the launch run is decided, read with majority. Index: `campaign`."""
-        found = self._all.find_one({"campaign": campaign, "kind": RunKind.LAUNCH.value}, {"state": 1}, hint="campaign")
-        return found is not None and found["state"] == RunState.DECIDED.value
+        document = self._all.find_one(
+            {"campaign": campaign, "kind": RunKind.LAUNCH.value}, {"state": 1}, hint="campaign"
+        )
+        return document is not None and document["state"] == RunState.DECIDED.value
 
     def forget_ended(self, older_than: timedelta) -> int:
         """Delete runs, except launch runs, that ended longer ago than `older_than`; return how many. Index: `ended`."""
-        wanted = {
+        query = {
             "ended_at": {"$exists": True},
             "kind": {"$ne": RunKind.LAUNCH.value},
             "$expr": {"$lt": ["$ended_at", {"$subtract": ["$$NOW", millis(older_than)]}]},
         }
-        return self._all.delete_many(wanted, hint="ended").deleted_count
+        return self._all.delete_many(query, hint="ended").deleted_count
 
 
 def _run(raw: Document) -> Run:

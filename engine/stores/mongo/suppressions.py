@@ -37,8 +37,10 @@ class Suppressions:
         if not key_of:
             return set()
         keys = list(key_of.values())
-        found = {raw["_id"] for raw in self._all.find({"_id": {"$in": keys}}, {"_id": 1}, batch_size=len(keys) + 1)}
-        return {address for address, key in key_of.items() if key in found} if found else found
+        suppressed = {
+            raw["_id"] for raw in self._all.find({"_id": {"$in": keys}}, {"_id": 1}, batch_size=len(keys) + 1)
+        }
+        return {address for address, key in key_of.items() if key in suppressed} if suppressed else suppressed
 
     def get(self, workspace: str, address: str) -> Suppression | None:
         """Return why an address is suppressed; None if it is not. Index: `_id`."""
@@ -48,8 +50,8 @@ class Suppressions:
     def add(self, workspace: str, bounced: Sequence[Bounced]) -> None:
         """Suppress addresses; an address that is suppressed already keeps its first reason. Index: `_id`."""
         writes = [
-            UpdateOne({"_id": suppression_key(workspace, one.address)}, _first(one), upsert=True)
-            for one in {one.address.lower(): one for one in bounced}.values()
+            UpdateOne({"_id": suppression_key(workspace, bounce.address)}, _first(bounce), upsert=True)
+            for bounce in {bounce.address.lower(): bounce for bounce in bounced}.values()
         ]
         if writes:
             write(self._all, writes)
@@ -59,9 +61,9 @@ class Suppressions:
         return self._all.delete_one({"_id": suppression_key(workspace, address)}).deleted_count == 1
 
 
-def _first(one: Bounced) -> list[Document]:
+def _first(bounced: Bounced) -> list[Document]:
     """Build the update that keeps existing values."""
-    given = {"reason": one.reason, "campaign": one.campaign, "message": one.message}
+    given = {"reason": bounced.reason, "campaign": bounced.campaign, "message": bounced.message}
     first: Document = {name: {"$ifNull": [f"${name}", {"$literal": value}]} for name, value in given.items()}
     return [{"$set": {**first, "since": {"$ifNull": ["$since", {"$toLong": "$$NOW"}]}}}]
 

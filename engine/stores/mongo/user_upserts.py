@@ -57,17 +57,17 @@ class UserUpserts:
             overwriting.update(edits.keys() & documents.keys())
             return edits
 
-        paths = {path for told in {tuple(change.fields) for change in changes} for path in told}
+        paths = {path for names in {tuple(change.fields) for change in changes} for path in names}
         written = self._users.rewrite(by_key, plan, dict.fromkeys(("rev", "deleted", *paths), 1))
         return Applied(outcomes, set(written), reasons)
 
 
 def fold(
-    document: Document | None, told: Sequence[Mapping[str, object]], initial: Mapping[str, object]
+    document: Document | None, rows: Sequence[Mapping[str, object]], initial: Mapping[str, object]
 ) -> tuple[Edit | None, Sequence[RowOutcome]]:
     """Combine the rows of one user into one edit, with an outcome for each row; the edit is None if nothing differs."""
-    if len(told) == 1 and (document is None or "deleted" not in document):
-        return _fold_one(document, told[0], initial)
+    if len(rows) == 1 and (document is None or "deleted" not in document):
+        return _fold_one(document, rows[0], initial)
     results: list[RowOutcome] = []
     working: dict[str, object] = {}
     fresh = document is None or bool(document.get("deleted"))
@@ -75,7 +75,7 @@ def fold(
         working.update(initial)
         if document is not None:
             working["deleted"] = None
-    for number, fields in enumerate(told):
+    for number, fields in enumerate(rows):
         differs = False
         for path, value in fields.items():
             now = working[path] if path in working else None if fresh else stored(document or {}, path)
@@ -110,14 +110,14 @@ def _fold_one(
 
 def differing(document: Mapping[str, Any], fields: Mapping[str, object]) -> dict[str, object]:
     """Return those of `fields` whose values differ from the document."""
-    found: dict[str, object] = {}
+    edits: dict[str, object] = {}
     for path, head, rest in steps_of(tuple(fields)):
         value, now = fields[path], document.get(head)
         if rest:
             now = now.get(rest) if isinstance(now, dict) else None
         if now is not value and (now != value or (type(now) is not type(value) and not same(now, value))):
-            found[path] = value
-    return found
+            edits[path] = value
+    return edits
 
 
 def stored(document: Mapping[str, Any], path: str) -> object:

@@ -126,15 +126,15 @@ class Users:
 
     def server_now(self) -> Instant:
         """Return system time by MongoDB's own clock."""
-        told = self._database.command("hello")["localTime"]
-        return instant(told if told.tzinfo else told.replace(tzinfo=UTC))
+        now = self._database.command("hello")["localTime"]
+        return instant(now if now.tzinfo else now.replace(tzinfo=UTC))
 
     def read_range(
         self, workspace: str, first: str, until: str, limit: int, projection: Mapping[str, int] | None = None
     ) -> list[UserDocument]:
         """Return at most `limit` users with a suffix in [first, until), with tombstones, in the order of their keys."""
-        found = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
-        return _users(found.sort("_id", 1).limit(limit))
+        documents = self._users.find(range_filter(workspace, first, until), projection, batch_size=limit)
+        return _users(documents.sort("_id", 1).limit(limit))
 
     def find_range(
         self,
@@ -149,13 +149,13 @@ class Users:
 
         Index: one that begins with the workspace and a field of the query if there is one, otherwise a range scan.
         """
-        wanted = {"$and": [{"w": workspace, **range_filter(workspace, first, until)}, dict(query)]}
-        found = self._users.find(wanted, projection, batch_size=limit)
-        return _users(found.sort("_id", 1).limit(limit))
+        filters = {"$and": [{"w": workspace, **range_filter(workspace, first, until)}, dict(query)]}
+        documents = self._users.find(filters, projection, batch_size=limit)
+        return _users(documents.sort("_id", 1).limit(limit))
 
     def indexed(self) -> list[tuple[str, ...]]:
         """Return the keys of every index, in order."""
-        return [tuple(key for key, _ in one["key"]) for one in self._users.index_information().values()]
+        return [tuple(key for key, _ in index["key"]) for index in self._users.index_information().values()]
 
     def read_whole(self, workspace: str, first: str, until: str, projection: Mapping[str, int]) -> list[Document]:
         """Return all users with a suffix in [first, until), read with majority, in the order of their keys.
@@ -163,8 +163,8 @@ class Users:
         The feed gets no change for what a failover rolls back, so stored data must not contain it.
         """
         users = self._database.get_collection(self.NAME, read_concern=READ_MAJORITY)
-        found = users.find(range_filter(workspace, first, until), projection, batch_size=_ONE_ANSWER)
-        return list(found.sort("_id", 1))
+        documents = users.find(range_filter(workspace, first, until), projection, batch_size=_ONE_ANSWER)
+        return list(documents.sort("_id", 1))
 
     def read_keys(self, keys: Iterable[str], projection: Mapping[str, int] | None = None) -> list[UserDocument]:
         """Return those of `keys` that exist, in the order of their keys."""
@@ -172,7 +172,7 @@ class Users:
 
     def deleted(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are tombstones."""
-        return {one["_id"] for one in self._users.find(deleted_filter(keys), {"_id": 1})}
+        return {document["_id"] for document in self._users.find(deleted_filter(keys), {"_id": 1})}
 
     def get(self, key: str) -> Document | None:
         """Return one user, or None."""
@@ -217,7 +217,7 @@ class Users:
         for _ in range(_TRIES):
             if not left:
                 return written
-            documents = {one["_id"]: one for one in self.read_keys(left, projection)}
+            documents = {document["_id"]: document for document in self.read_keys(left, projection)}
             edits = plan(left, documents)
             new = {key: edit for key, edit in edits.items() if key not in documents}
             old = {key: edit for key, edit in edits.items() if key in documents}

@@ -9,7 +9,7 @@ from typing import Any
 from engine.clock import Instant, instant
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
-from engine.domain.lifecycle import DeliveryState, ExitReason, SliceState, StayState
+from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason, SliceState
 from engine.domain.work import AccessPath, Slice, SliceKind
 
 
@@ -49,29 +49,29 @@ def outgoing_document(outgoing: Outgoing) -> Document:
     )
 
 
-def enrolment_document(stay: Enrolment) -> Document:
+def enrolment_document(enrolment: Enrolment) -> Document:
     """Build the document of a new enrolment."""
     return without_none(
         {
-            "_id": stay.id,
-            "workspace": stay.workspace,
-            "campaign": stay.campaign,
-            "user": stay.user,
-            "entry": stay.entry,
-            "state": stay.state.value,
-            "reason": stay.reason and stay.reason.value,
-            "detail": stay.detail,
-            "revision": stay.revision,
-            "version": stay.version,
-            "entered_at": stay.entered_at,
-            "settled_at": stay.settled_at,
-            "ended_at": stay.ended_at,
-            "idle_since": None if stay.outgoing else stay.idle_since,
-            "due_at": stay.due_at,
-            "holdout": stay.holdout,
-            "converted_at": stay.converted_at,
-            "outgoing": stay.outgoing and outgoing_document(stay.outgoing),
-            "settled": [settled_document(delivery) for delivery in stay.settled],
+            "_id": enrolment.id,
+            "workspace": enrolment.workspace,
+            "campaign": enrolment.campaign,
+            "user": enrolment.user,
+            "entry": enrolment.entry,
+            "state": enrolment.state.value,
+            "reason": enrolment.reason and enrolment.reason.value,
+            "detail": enrolment.detail,
+            "revision": enrolment.revision,
+            "version": enrolment.version,
+            "entered_at": enrolment.entered_at,
+            "settled_at": enrolment.settled_at,
+            "ended_at": enrolment.ended_at,
+            "idle_since": None if enrolment.outgoing else enrolment.idle_since,
+            "due_at": enrolment.due_at,
+            "holdout": enrolment.holdout,
+            "converted_at": enrolment.converted_at,
+            "outgoing": enrolment.outgoing and outgoing_document(enrolment.outgoing),
+            "settled": [settled_document(delivery) for delivery in enrolment.settled],
         }
     )
 
@@ -98,7 +98,7 @@ def read_enrolment(raw: Document) -> Enrolment:
         campaign=raw["campaign"],
         user=raw["user"],
         entry=raw["entry"],
-        state=StayState(raw["state"]),
+        state=EnrolmentState(raw["state"]),
         entered_at=raw["entered_at"],
         revision=raw["revision"],
         version=raw["version"],
@@ -111,34 +111,40 @@ def read_enrolment(raw: Document) -> Enrolment:
         converted_at=raw.get("converted_at"),
         outgoing=read_outgoing(raw["outgoing"]) if "outgoing" in raw else None,
         settled=tuple(
-            Settled(one["message"], DeliveryState(one["state"]), one["at"], one.get("reason"), one.get("attempts", 0))
-            for one in raw.get("settled", ())
+            Settled(
+                entry["message"],
+                DeliveryState(entry["state"]),
+                entry["at"],
+                entry.get("reason"),
+                entry.get("attempts", 0),
+            )
+            for entry in raw.get("settled", ())
         ),
     )
 
 
-def slice_document(piece: Slice) -> Document:
+def slice_document(slice_: Slice) -> Document:
     """Build the document of a new slice."""
     return without_none(
         {
-            "_id": piece.id,
-            "run": piece.run,
-            "workspace": piece.workspace,
-            "campaign": piece.campaign,
-            "kind": piece.kind.value,
-            "as_of": piece.as_of,
-            "first": piece.first,
-            "until": piece.until,
-            "state": piece.state.value,
-            "cursor": piece.cursor,
-            "attempt": piece.attempt,
-            "suspect": piece.suspect,
-            "deaths": piece.deaths,
-            "errors": piece.errors,
-            "results": piece.results,
-            "after": piece.after,
-            "path": piece.path and piece.path.value,
-            "of": piece.of,
+            "_id": slice_.id,
+            "run": slice_.run,
+            "workspace": slice_.workspace,
+            "campaign": slice_.campaign,
+            "kind": slice_.kind.value,
+            "as_of": slice_.as_of,
+            "first": slice_.first,
+            "until": slice_.until,
+            "state": slice_.state.value,
+            "cursor": slice_.cursor,
+            "attempt": slice_.attempt,
+            "suspect": slice_.suspect,
+            "deaths": slice_.deaths,
+            "errors": slice_.errors,
+            "results": slice_.results,
+            "after": slice_.after,
+            "path": slice_.path and slice_.path.value,
+            "of": slice_.of,
         }
     )
 

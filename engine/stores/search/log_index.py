@@ -83,8 +83,8 @@ class LogIndex:
         Documents that can never be accepted (they contradict a mapping) are returned as refused.
         """
         operations: list[bytes] = []
-        for one in documents:
-            operations += (b'{"create":{"_id":"%s"}}' % one.id.encode(), one.raw)
+        for document in documents:
+            operations += (b'{"create":{"_id":"%s"}}' % document.id.encode(), document.raw)
         with _reaching("take log lines"):
             answer = self._client.bulk(
                 index=self._stream,
@@ -94,14 +94,16 @@ class LogIndex:
         refused: dict[str, str] = {}
         present: set[str] = set()
         for item in answer.get("items", ()) if answer["errors"] else ():
-            told: Mapping[str, Any] = item["create"]
-            if told["status"] in _WAIT:
-                raise ServiceUnreachable(f"the log search is busy ({told['status']})")
-            if told["status"] == 409:
-                present.add(told["_id"])
-            elif told["status"] >= 400:
-                refused[told["_id"]] = str(told["error"].get("type", "refused"))
-        return Taken(refused, self._short([one for one in documents if one.lines > 1 and one.id in present]))
+            created: Mapping[str, Any] = item["create"]
+            if created["status"] in _WAIT:
+                raise ServiceUnreachable(f"the log search is busy ({created['status']})")
+            if created["status"] == 409:
+                present.add(created["_id"])
+            elif created["status"] >= 400:
+                refused[created["_id"]] = str(created["error"].get("type", "refused"))
+        return Taken(
+            refused, self._short([document for document in documents if document.lines > 1 and document.id in present])
+        )
 
     def _short(self, bundles: Sequence[Document]) -> dict[str, int]:
         """Return the stored number of lines of each bundle that is stored with fewer lines than it has now."""
@@ -111,12 +113,12 @@ class LogIndex:
             self._client.indices.refresh(index=self._stream)
             answer = self._client.search(
                 index=self._stream,
-                query={"ids": {"values": [one.id for one in bundles]}},
+                query={"ids": {"values": [bundle.id for bundle in bundles]}},
                 size=len(bundles),
                 source_includes="bundle.lines",
             )
         there = {hit["_id"]: lines_in(hit["_source"]) for hit in answer["hits"]["hits"]}
-        return {one.id: there[one.id] for one in bundles if there.get(one.id, one.lines) < one.lines}
+        return {bundle.id: there[bundle.id] for bundle in bundles if there.get(bundle.id, bundle.lines) < bundle.lines}
 
     def tidy(self) -> None:
         """Roll over if the write index is older than `roll_after`; delete indices that are wholly older than `keep`."""
@@ -135,11 +137,11 @@ class LogIndex:
         self._tidied = self._clock.monotonic()
 
     def search(
-        self, query: Mapping[str, object], limit: int, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True
+        self, query: Mapping[str, object], limit: int, accepts: Callable[[Mapping[str, Any]], bool] = lambda _: True
     ) -> list[Mapping[str, Any]] | None:
         """Return the newest `limit` lines of an Elasticsearch query, oldest first; None if the stream does not exist.
 
-        From a bundle, only the lines for which `wanted` is True are returned.
+        From a bundle, only the lines for which `accepts` is True are returned.
         """
         lines: list[Mapping[str, Any]] = []
         seen: set[str] = set()
@@ -150,8 +152,8 @@ class LogIndex:
                 for first in range(0, _MOST, page := min(limit, _PAGE)):
                     hits = self._page(query, first, page)
                     # Between two pages, new documents may push old ones on.
-                    found = (unbundled(hit["_source"]) for hit in hits if hit["_id"] not in seen)
-                    lines += islice(filter(wanted, chain.from_iterable(found)), limit - len(lines))
+                    unread = (unbundled(hit["_source"]) for hit in hits if hit["_id"] not in seen)
+                    lines += islice(filter(accepts, chain.from_iterable(unread)), limit - len(lines))
                     if len(lines) == limit or len(hits) < page:
                         break
                     seen.update(hit["_id"] for hit in hits)
@@ -168,24 +170,24 @@ class LogIndex:
             sort=[{"@timestamp": "desc"}, {"event.sequence": "desc"}],
             track_total_hits=False,
         )
-        found: list[dict[str, Any]] = answer["hits"]["hits"]
-        return found
+        hits: list[dict[str, Any]] = answer["hits"]["hits"]
+        return hits
 
     def _backing(self) -> list[tuple[str, int]]:
         """Return the backing indices with the system time of their creation, oldest first.
 
         It uses names and settings, because not every distribution has the data stream API.
         """
-        told = self._client.indices.get_settings(
+        settings = self._client.indices.get_settings(
             index=f".ds-{self._stream}-*", name="index.creation_date", expand_wildcards="all", allow_no_indices=True
         )
         own = re.compile(rf"\.ds-{re.escape(self._stream)}-\d{{4}}\.\d\d\.\d\d-(\d+)")
-        found = [
-            (int(match[1]), name, int(told[name]["settings"]["index"]["creation_date"]))
-            for name in told
+        names = [
+            (int(match[1]), name, int(settings[name]["settings"]["index"]["creation_date"]))
+            for name in settings
             if (match := own.fullmatch(name))
         ]
-        return [(name, born) for _, name, born in sorted(found)]
+        return [(name, born) for _, name, born in sorted(names)]
 
 
 def _raw(operations: list[bytes]) -> Any:

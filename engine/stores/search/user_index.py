@@ -101,12 +101,12 @@ class UserIndex:
         """
         try:
             with _answered():
-                found = self._client.indices.get_settings(index=self.alias, name="index.uuid", flat_settings=True)
+                settings = self._client.indices.get_settings(index=self.alias, name="index.uuid", flat_settings=True)
         except NotIndexed as error:
             if isinstance(error.__cause__, NotFoundError):
                 return None
             raise
-        return next((f"{name}/{one['settings']['index.uuid']}" for name, one in sorted(found.items())), None)
+        return next((f"{name}/{index['settings']['index.uuid']}" for name, index in sorted(settings.items())), None)
 
     def index(self, documents: Iterable[Mapping[str, Any]], *, again: bool = False) -> int:
         """Index whole documents (from `elastic_document`); return how many were newer than the indexed ones.
@@ -116,7 +116,10 @@ class UserIndex:
         `ServiceUnreachable`.
         """
         kind = "external_gte" if again else "external"
-        actions = (_action("index", one["user_id"], one["rev"], kind) + orjson.dumps(one) + b"\n" for one in documents)
+        actions = (
+            _action("index", document["user_id"], document["rev"], kind) + orjson.dumps(document) + b"\n"
+            for document in documents
+        )
         return self._bulk(actions)
 
     def delete(self, revisions: Mapping[str, int]) -> int:
@@ -130,8 +133,8 @@ class UserIndex:
     def _bulk(self, actions: Iterable[bytes]) -> int:
         done = 0
         refused: list[str] = []
-        for piece in chunks(actions):
-            items = [next(iter(one.values())) for one in self._send(piece)]
+        for chunk in chunks(actions):
+            items = [next(iter(answer.values())) for answer in self._send(chunk)]
             for item in items:
                 if item["status"] in (200, 201):
                     done += 1
@@ -154,7 +157,7 @@ class UserIndex:
             except ApiError as error:
                 raise _refused(error) from error
             items: list[Document] = answer.body["items"]
-            if all(next(iter(one.values()))["status"] != _BUSY for one in items):
+            if all(next(iter(item.values()))["status"] != _BUSY for item in items):
                 return items
             time.sleep(random.uniform(0.5, 1.0) * _PAUSE * 2**attempt)
         raise ServiceUnreachable("Elasticsearch is too busy to index users", remedy="try again later")
@@ -248,16 +251,16 @@ def _action(kind: str, key: str, rev: int, versions: str = "external") -> bytes:
 
 def chunks(actions: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Cut actions into pieces of about `BULK` bytes."""
-    piece: list[bytes] = []
+    chunk: list[bytes] = []
     size = 0
     for action in actions:
-        if size + len(action) > BULK and piece:
-            yield piece
-            piece, size = [], 0
-        piece.append(action)
+        if size + len(action) > BULK and chunk:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(action)
         size += len(action)
-    if piece:
-        yield piece
+    if chunk:
+        yield chunk
 
 
 def reason_of(item: Mapping[str, Any]) -> str:

@@ -87,8 +87,8 @@ class CacheLayouts:
 
     def pending(self, workspaces: Iterable[str]) -> set[str]:
         """Return the workspaces with requests that are not yet in force. Index: `_id_`."""
-        found = self._all.find({"_id": {"$in": sorted(workspaces)}, "wanted": {"$exists": True}}, {"_id": 1})
-        return {raw["_id"] for raw in found}
+        documents = self._all.find({"_id": {"$in": sorted(workspaces)}, "wanted": {"$exists": True}}, {"_id": 1})
+        return {raw["_id"] for raw in documents}
 
     def adopt(self, catalogue: Catalogue, generation: int, named: Held = NOTHING) -> Layout:
         """Put a layout into force that meets all requests and fits catalogue and number of users. Index: `_id_`.
@@ -128,9 +128,9 @@ class CacheLayouts:
         held = Held(
             tuple(name for name in held.fields if name in catalogue.fields), held.events.intersection(catalogue.events)
         )
-        wanted = [name for name in named.fields if name in catalogue.fields]
-        if reach(held, wanted) > _FAR * max(len(wanted), 4):
-            held = in_front(held, wanted)
+        fields = [name for name in named.fields if name in catalogue.fields]
+        if reach(held, fields) > _FAR * max(len(fields), 4):
+            held = in_front(held, fields)
         users = self._users.estimate(catalogue.workspace)
         depth = depth_for(users)
         if current and 1 / _STRAY <= users / (USERS_PER_BUCKET << current["depth"]) <= _STRAY:
@@ -156,9 +156,9 @@ class CacheLayouts:
 
     def _layout(self, catalogue: Catalogue, generation: int, current: Document) -> Layout:
         """Return the layout that `current` describes; reuse the previous object if nothing has changed."""
-        asked = (catalogue, generation, current["number"], _held(current))
+        key = (catalogue, generation, current["number"], _held(current))
         made = self._made.get(catalogue.workspace)
-        if made is None or (made.catalogue, made.generation, made.number, made.held) != asked:
+        if made is None or (made.catalogue, made.generation, made.number, made.held) != key:
             made = Layout(catalogue, _held(current), current["depth"], current["number"], generation, self._prefix)
             self._made[catalogue.workspace] = made
         return made

@@ -18,11 +18,11 @@ import msgspec
 from engine.catalogue.fields import Row
 from engine.domain.keys import HIGHEST, suffix_of_user
 from engine.query_metrics import measured
-from engine.stores.user_cache.connection import Asked, Away, CacheServer, Reply, Tell, unheard
+from engine.stores.user_cache.connection import Away, CacheServer, Reply, Round, Tell, unheard
 from engine.stores.user_cache.layout import Layout, Span, Unpack, read_head
 from engine.stores.user_cache.loader import BucketLoader, UserRanges
 from engine.stores.user_cache.lua_scripts import DROP, REFRESH
-from engine.stores.user_cache.stats import BETWEEN_LOOKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
+from engine.stores.user_cache.stats import BETWEEN_CHECKS, CacheCounts, CacheMemory, CacheUse, MemoryWatch, cache_memory
 
 BATCH: Final = 1_000
 """Users of one read: 16 buckets. Larger reads are slower, because decoded data no longer fits the processor's cache
@@ -66,11 +66,11 @@ class UserCache:
     """The user cache of one installation, shared by the threads of a process."""
 
     def __init__(
-        self, server: CacheServer, users: UserRanges, tell: Tell = unheard, looks: timedelta = BETWEEN_LOOKS
+        self, server: CacheServer, users: UserRanges, tell: Tell = unheard, between_checks: timedelta = BETWEEN_CHECKS
     ) -> None:
-        """`tell` receives an event if the memory is too small; `looks` is the time between two checks of the memory."""
+        """`tell` receives an event if the memory is too small; `between_checks` passes between two checks of it."""
         self._server = server
-        self._loader = BucketLoader(server, users, MemoryWatch(server, tell, looks))
+        self._loader = BucketLoader(server, users, MemoryWatch(server, tell, between_checks))
         self._counts = CacheCounts()
 
     # -- reading
@@ -85,7 +85,7 @@ class UserCache:
         span = next(layout.spans(first, until, limit), None)
         if span is None:
             return Rows([], until, 0, None)
-        ((_, answers),) = self._server.ahead([_asked(layout, span)])
+        ((_, answers),) = self._server.ahead([_round(layout, span)])
         return self._rows(layout, span, answers, first, until, layout.unpacker(fields))
 
     def scan(
@@ -97,8 +97,8 @@ class UserCache:
         fifth less time (measured).
         """
         unpack = layout.unpacker(fields)
-        asked = (_asked(layout, span) for span in layout.spans(first, until, limit))
-        for span, answers in self._server.ahead(asked):
+        rounds = (_round(layout, span) for span in layout.spans(first, until, limit))
+        for span, answers in self._server.ahead(rounds):
             yield self._rows(layout, span, answers, first, until, unpack)
 
     def _rows(
@@ -146,7 +146,7 @@ class UserCache:
                 there = self._server.ask([(b"EXISTS", layout.bucket_key(bucket)) for bucket in buckets])
             except Away:
                 return stored
-            absent = [bucket for bucket, found in zip(buckets, there, strict=True) if not found]
+            absent = [bucket for bucket, held in zip(buckets, there, strict=True) if not held]
             if absent:
                 leased = self._loader.lease(layout, absent)
                 ours = [bucket for bucket in absent if bucket in leased.buckets]
@@ -155,29 +155,31 @@ class UserCache:
 
     def revisions(self, layout: Layout, keys: Collection[str]) -> dict[str, int | None]:
         """Return each user's cached revision; 0 if its bucket has no such user, None if the bucket is absent."""
-        asked: dict[int, list[str]] = {}
+        by_bucket: dict[int, list[str]] = {}
         for key in keys:
-            asked.setdefault(layout.bucket_of(suffix_of_user(key)), []).append(key)
+            by_bucket.setdefault(layout.bucket_of(suffix_of_user(key)), []).append(key)
         calls = [
             (b"HMGET", layout.bucket_key(bucket), b"", *(suffix_of_user(key).encode() for key in there))
-            for bucket, there in asked.items()
+            for bucket, there in by_bucket.items()
         ]
-        found: dict[str, int | None] = dict.fromkeys(keys)
+        revisions: dict[str, int | None] = dict.fromkeys(keys)
         try:
             answers = self._server.ask(calls)
         except Away:
-            return found
-        for there, (sentinel, *values) in zip(asked.values(), answers, strict=True):
+            return revisions
+        for there, (sentinel, *values) in zip(by_bucket.values(), answers, strict=True):
             if sentinel is not None:
-                found |= {
+                revisions |= {
                     key: 0 if value is None else read_head(value).rev for key, value in zip(there, values, strict=True)
                 }
-        return found
+        return revisions
 
     def present(self, layout: Layout, buckets: Collection[int]) -> int:
         """Return how many of these buckets are cached; 0 if Redis is away."""
         try:
-            return sum(bool(one) for one in self._server.ask([(b"EXISTS", layout.bucket_key(b)) for b in buckets]))
+            return sum(
+                bool(answer) for answer in self._server.ask([(b"EXISTS", layout.bucket_key(b)) for b in buckets])
+            )
         except Away:
             return 0
 
@@ -230,8 +232,8 @@ class UserCache:
         self._server.close()
 
 
-def _asked(layout: Layout, span: Span) -> Asked[Span]:
-    return Asked(span, layout.values_commands(span), 1 + span.until - span.first)
+def _round(layout: Layout, span: Span) -> Round[Span]:
+    return Round(span, layout.values_commands(span), 1 + span.until - span.first)
 
 
 def _sorted_out(span: Span, answers: list[Reply] | None) -> tuple[list[int], list[bytes], int]:
@@ -240,9 +242,9 @@ def _sorted_out(span: Span, answers: list[Reply] | None) -> tuple[list[int], lis
         return list(range(*span)), [], 0
     missing: list[int] = []
     values: list[bytes] = []
-    for bucket, found in zip(range(*span), answers[1:], strict=True):
-        if found:
-            values += found
+    for bucket, held in zip(range(*span), answers[1:], strict=True):
+        if held:
+            values += held
         else:
             missing.append(bucket)
     whole = span.until - span.first - len(missing)

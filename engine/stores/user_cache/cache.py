@@ -41,7 +41,7 @@ class CachedUsers:
         self._kept: dict[str, tuple[float, Layout | None]] = {}
         self._adopted: dict[str, Layout] = {}
         self._adopted_for: Mapping[str, Catalogue] | None = None
-        self._looked = float("-inf")
+        self._checked_at = float("-inf")
         self._refreshed: dict[str, int] = {}  # users refreshed, by workspace, since its layout was last adopted
         self._lock = Lock()
 
@@ -137,10 +137,10 @@ class CachedUsers:
         if swapped:
             self._layouts.retire_others(catalogues)
             self._adopted = {name: layout for name, layout in self._adopted.items() if name in catalogues}
-        if time.monotonic() - self._looked < PENDING and self._adopted and not swapped:
+        if time.monotonic() - self._checked_at < PENDING and self._adopted and not swapped:
             stale = [name for name in self._adopted if not self._stands(catalogues[name], state)]
         else:
-            self._looked = time.monotonic()
+            self._checked_at = time.monotonic()
             pending = self._layouts.pending(catalogues) | self._outgrown()
             stale = [name for name in catalogues if name in pending or not self._stands(catalogues[name], state)]
         fresh = []

@@ -68,7 +68,7 @@ def cache_client(url: str) -> redis.Redis:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Generic[T]):
+class Round(Generic[T]):
     """One round of `ahead`: `count` commands, packed for Redis, and the caller's value `about` that they belong to."""
 
     about: T
@@ -142,23 +142,23 @@ class CacheServer:
         self._answered(answers)
         return answers
 
-    def ahead(self, asked: Iterable[Asked[T]]) -> Iterator[tuple[T, list[Reply] | None]]:
-        """Yield the answers to each of `asked` in turn, or None if Redis is away.
+    def ahead(self, rounds: Iterable[Round[T]]) -> Iterator[tuple[T, list[Reply] | None]]:
+        """Yield the answers to each of the `rounds` in turn, or None if Redis is away.
 
         Two rounds are in flight: the next commands are on their way while the caller processes the current answers.
         """
-        waiting = iter(asked)
-        one = next(waiting, None)
-        line = self._send(None, one)
+        waiting = iter(rounds)
+        round_ = next(waiting, None)
+        line = self._send(None, round_)
         try:
-            while one is not None:
+            while round_ is not None:
                 answers = self._receive(line)
                 if answers is None:
                     line = None
                 following = next(waiting, None)
                 line = self._send(line, following)
-                yield one.about, answers
-                one = following
+                yield round_.about, answers
+                round_ = following
         finally:
             if line is not None:
                 line.close()
@@ -170,13 +170,13 @@ class CacheServer:
         except redis.RedisError as error:
             raise self._lost(error) from error
 
-    def _send(self, line: Line | None, one: Asked[T] | None) -> Line | None:
-        """Send `one`; return the line that carries it, or None if it could not be sent."""
-        if one is None:
+    def _send(self, line: Line | None, round_: Round[T] | None) -> Line | None:
+        """Send one round; return the line that carries it, or None if it could not be sent."""
+        if round_ is None:
             return line
         try:
             line = line or self._open()
-            line.send(one.commands, one.count)
+            line.send(round_.commands, round_.count)
         except Away:
             return None
         except redis.RedisError as error:
@@ -236,7 +236,7 @@ class CacheServer:
 
 
 def _exchange(line: Line, commands: Sequence[Sequence[bytes]]) -> list[Reply]:
-    line.send(b"".join([packed(one) for one in commands]), len(commands))
+    line.send(b"".join([packed(command) for command in commands]), len(commands))
     return line.receive()
 
 

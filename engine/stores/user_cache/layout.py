@@ -98,7 +98,7 @@ def depth_for(users: int) -> int:
 def shape_of(catalogue: Catalogue, held: Held) -> str:
     """Return a digest of a packed row's form: held fields with their types in order, and event positions."""
     declared = [catalogue.fields[name] for name in held.fields if name in catalogue.fields]
-    fields = [(one.slot, one.mongo_path, one.type.value, one.many) for one in declared]
+    fields = [(field.slot, field.mongo_path, field.type.value, field.many) for field in declared]
     events = [(name, name in held.events) for name in catalogue.events]
     return blake2b(repr((fields, events)).encode(), digest_size=6).hexdigest()
 
@@ -203,8 +203,8 @@ class Layout:
     def values_commands(self, span: Span) -> bytes:
         """Return packed Redis commands that read the change counter and all values of the buckets of `span`."""
         counter = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(self.changes_key), self.changes_key)
-        one = self._values_command
-        return counter + b"".join([one % bucket for bucket in range(*span)])
+        command = self._values_command
+        return counter + b"".join([command % bucket for bucket in range(*span)])
 
     # -- ranges
 
@@ -261,18 +261,18 @@ class Layout:
 
     def pack(self, document: Mapping[str, object]) -> tuple[Row, bytes]:
         """Return the row of a user document (only the held fields) and its packed form."""
-        if len(self.held.events) != len(self.catalogue.events) and isinstance(told := document.get("e"), Mapping):
-            document = {**document, "e": {name: part for name, part in told.items() if name in self.held.events}}
+        if len(self.held.events) != len(self.catalogue.events) and isinstance(summaries := document.get("e"), Mapping):
+            document = {**document, "e": {name: part for name, part in summaries.items() if name in self.held.events}}
         row = self._read(document)
         return row, msgspec.msgpack.encode(row)
 
     def by_bucket(self, documents: Sequence[Document], span: Span) -> dict[int, dict[bytes, bytes]]:
         """Return the packed users of each bucket of `span`, by hash field; a bucket without users maps to {}."""
-        found: dict[int, dict[bytes, bytes]] = {bucket: {} for bucket in range(*span)}
+        by_bucket: dict[int, dict[bytes, bytes]] = {bucket: {} for bucket in range(*span)}
         for document in documents:
             suffix = suffix_of_user(document["_id"])
-            found[self.bucket_of(suffix)][suffix.encode()] = self.pack(document)[1]
-        return found
+            by_bucket[self.bucket_of(suffix)][suffix.encode()] = self.pack(document)[1]
+        return by_bucket
 
 
 def _unpacker(catalogue: Catalogue, held: Sequence[str], place: int) -> Unpack:

@@ -10,7 +10,7 @@ from typing import Final
 from engine.clock import SystemClock
 from engine.stores.user_cache.connection import Away, CacheServer, Tell
 
-BETWEEN_LOOKS: Final = timedelta(seconds=10)
+BETWEEN_CHECKS: Final = timedelta(seconds=10)
 """Minimum time between two checks of the server's memory, by a process that has to load."""
 
 _LOOKS: Final = 3
@@ -71,14 +71,14 @@ def cache_memory(server: CacheServer) -> CacheMemory | None:
         memory, stats = server.ask([(b"INFO", b"memory"), (b"INFO", b"stats")])
     except Away:
         return None
-    told = dict(line.split(b":", 1) for line in (memory + stats).splitlines() if b":" in line)
-    return CacheMemory(int(told[b"used_memory"]), int(told[b"maxmemory"]), int(told[b"evicted_keys"]))
+    lines = dict(line.split(b":", 1) for line in (memory + stats).splitlines() if b":" in line)
+    return CacheMemory(int(lines[b"used_memory"]), int(lines[b"maxmemory"]), int(lines[b"evicted_keys"]))
 
 
 class MemoryWatch:
     """Reports once when the cache's memory is too small for what is read, and once when it is sufficient again."""
 
-    def __init__(self, server: CacheServer, tell: Tell, every: timedelta = BETWEEN_LOOKS) -> None:
+    def __init__(self, server: CacheServer, tell: Tell, every: timedelta = BETWEEN_CHECKS) -> None:
         self._server = server
         self._tell = tell
         self._every = every.total_seconds()

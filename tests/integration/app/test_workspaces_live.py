@@ -93,12 +93,12 @@ def test_an_invalid_file_keeps_the_last_good_set_and_is_reported_like_policies(w
     world.app.hooks.process = "run"  # a file that a command cannot read is no failure of a loop
     before = world.app.catalogues.version
     path = world.folder / "conf/workspaces/shop.yaml"
-    with listening() as heard:
+    with listening() as events:
         path.write_text(text)
         world.reload()
         world.reload()
-    assert (world.app.catalogues.version, len(heard.of("workspace.refused"))) == (before, 1)
-    assert "shop.yaml" in str(heard.of("workspace.refused")[0].fields["text"])
+    assert (world.app.catalogues.version, len(events.of("workspace.refused"))) == (before, 1)
+    assert "shop.yaml" in str(events.of("workspace.refused")[0].fields["text"])
     (failing,) = world.app.stores.process_failures.everything()
     assert (failing.loop, "last good set" in failing.reason) == ("workspaces", True)
     with pytest.raises(InvalidSource), closing(world.open()) as starting:
@@ -173,7 +173,7 @@ def test_a_campaign_that_an_edit_broke_is_stuck_and_misses_nobody_once_mended(wo
     world.start(LIVE)
     spoil(world)
     world.reload()
-    with listening() as heard:
+    with listening() as events:
         world.app.stores.times.advance(world.now + 86_400_000, world.app.system.system_now())
         world.database["users"].update_one({"u": "later"}, {"$set": {"a.plan": "gold"}})
         for _ in range(4):
@@ -183,14 +183,14 @@ def test_a_campaign_that_an_edit_broke_is_stuck_and_misses_nobody_once_mended(wo
     assert told in reason
     assert reason.count("conf/workspaces/") <= 1, "it says one thing to do"
     assert set(record.stuck_by) == {StuckBy.FILE}
-    assert [len(heard.of(name)) for name in ("campaign.stuck", "slice.failed", "run.failed")] == [1, 0, 0]
+    assert [len(events.of(name)) for name in ("campaign.stuck", "slice.failed", "run.failed")] == [1, 0, 0]
     assert list(world.app.quiescence.stuck()) == [record.uid]
     stuck = world.app.quiescence.stuck()
     assert any(not world.feed() and world.app.quiescence.what(stuck) is None for _ in range(50)), (
         "others write meanwhile"
     )
     explained = world.app.explainer.run(record, "in")
-    assert (explained.next_look, told in explained.now) == (None, True)
+    assert (explained.next_evaluation, told in explained.now) == (None, True)
     assert len(world.mails()) == 1
     world.workspace()
     world.reload()
@@ -203,10 +203,10 @@ def importing_while(world: World, edit: Callable[[], object], at: int) -> tuple[
     """Import 60 users in batches of 10, and edit the workspace's file at a given query."""
     path = world.folder / "users.csv"
     path.write_text("user_id,age\n" + "".join(f"u{line},7\n" for line in range(2, 62)))
-    order, setting, asked = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
+    order, setting, numbers = Order(Kind.USERS, path, batch=10), Importing(world.app, "shop"), iter(range(at))
 
     def follow() -> Surroundings:
-        if next(asked, None) == at - 1:
+        if next(numbers, None) == at - 1:
             edit()
         return setting.follow()
 
@@ -299,8 +299,8 @@ def test_cache_and_index_serve_a_new_field_only_once_they_are_complete(
         assert entered(golden, "filling", {"tier": "gold"}, AccessPath.ELASTIC) == (everybody, "scan")
         assert fill(golden) > 0
         assert served(golden) == (True, True)
-        found, taken = entered(golden, "whole", {"tier": "gold"}, path)
-    assert (everybody - found, found - everybody, taken) == (set(), set(), path.value)
+        users, taken = entered(golden, "whole", {"tier": "gold"}, path)
+    assert (everybody - users, users - everybody, taken) == (set(), set(), path.value)
 
 
 def served(world: World) -> tuple[bool, bool]:
@@ -399,8 +399,13 @@ def test_conversions_are_counted_once_a_file_fits_again_in_any_campaign_state(wo
     world.after("1d")
     world.steer("resume", "c2")
     world.settle()
-    found = {one.user.rsplit("/", 1)[1] for name in names for one in world.enrolments(name) if one.converted_at}
-    assert found == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
+    users = {
+        enrolment.user.rsplit("/", 1)[1]
+        for name in names
+        for enrolment in world.enrolments(name)
+        if enrolment.converted_at
+    }
+    assert users == {f"{number}-{user}" for number in range(len(ENDINGS)) for user in ("in", "ahead")}
     assert {world.record(name).stuck for name in names} == {None}
     world.after("60d")
     assert world.closed(*names)

@@ -79,7 +79,7 @@ def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callabl
     broker.flush_all()
     try:
         world.tick()
-        assert {one.queue: one.ready for one in depths(broker)}["slow"] == 6
+        assert {depth.queue: depth.ready for depth in depths(broker)}["slow"] == 6
         world.profile(slice_users=2, in_flight=100, lane="fast")
         world.reload()
         deciding = _Threads("batch.decided")

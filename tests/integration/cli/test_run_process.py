@@ -31,9 +31,9 @@ def test_a_campaign_is_sent_and_a_sigterm_ends_every_process(installation: Insta
     installation.until(lambda: len(installation.world.mails()) == 20, "the first message", process)
     assert installation.call("clock", "advance", "--by", "2d").code == 0
     assert len(installation.world.mails()) == 40
-    told = installation.call("campaign", "report", "hello", "--json")
-    assert (told.code, told.document["adds_up"], told.document["exited"]) == (0, True, {"completed": 20})
-    family += [one for one in installation.family(process) if one not in family]
+    result = installation.call("campaign", "report", "hello", "--json")
+    assert (result.code, result.document["adds_up"], result.document["exited"]) == (0, True, {"completed": 20})
+    family += [worker for worker in installation.family(process) if worker not in family]
     assert installation.end(process, signal.SIGTERM) == 0
     installation.until(lambda: installation.ended(family), "the end of every process")
     assert installation.lines("worker.stopped")
@@ -73,10 +73,10 @@ def test_a_killed_process_is_restarted_and_works(installation: Installation) -> 
 
 def test_a_second_run_in_the_same_folder_is_refused(installation: Installation) -> None:
     process = installation.running()
-    told = installation.call("run")
-    assert told.code == 2
-    assert "already runs" in told.err
-    assert len(told.err.splitlines()) <= 3
+    result = installation.call("run")
+    assert result.code == 2
+    assert "already runs" in result.err
+    assert len(result.err.splitlines()) <= 3
     assert process.poll() is None
     assert installation.end(process) == 0
 

@@ -45,7 +45,9 @@ def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation:
         process,
     )
     family = installation.family(process)
-    commands = {" ".join(one.cmdline()[-2:]): one.nice() for one in family if "tidegate" in " ".join(one.cmdline())}
+    commands = {
+        " ".join(worker.cmdline()[-2:]): worker.nice() for worker in family if "tidegate" in " ".join(worker.cmdline())
+    }
     own = psutil.Process().nice()
     assert (commands["worker all"], commands["clock run"]) == (own + 3, own), "a fleet gives way as its policy says"
     assert not (installation.folder / "var" / "services.json").exists(), "given services are not started"
@@ -53,30 +55,30 @@ def test_a_procfile_sends_a_campaign_and_ctrl_c_ends_every_process(installation:
     assert installation.call("campaign", "apply", "hello.yaml").code == 0
     lanes = ["control", "fast", "deliver"]
     installation.until(lambda: not world.app.liveness.missing(lanes), "all to be alive", process)
-    told = installation.call("campaign", "launch", "hello")
-    assert told.code == 0
-    assert "warning" not in told.err
+    result = installation.call("campaign", "launch", "hello")
+    assert result.code == 0
+    assert "warning" not in result.err
     installation.until(lambda: world.state("hello") == "finished", "the end of the campaign", process)
     assert len(world.mails()) == 10
     world.check()
-    told = installation.call("status", "--json")
-    assert told.code == 0
-    assert told.document["up"] == process.pid
-    assert {one["state"] for one in told.document["services"]} == {"given"}
-    assert {one["name"]: (one["state"], one["restarts"]) for one in told.document["processes"]} == dict.fromkeys(
+    result = installation.call("status", "--json")
+    assert result.code == 0
+    assert result.document["up"] == process.pid
+    assert {row["state"] for row in result.document["services"]} == {"given"}
+    assert {row["name"]: (row["state"], row["restarts"]) for row in result.document["processes"]} == dict.fromkeys(
         sorted(started), ("running", 0)
     )
     assert installation.end(process, signal.SIGINT) == 130
     installation.until(lambda: installation.ended(family), "the end of every process")
-    told = installation.call("status")
-    assert told.code == 1
-    assert "campaigns do not progress" in told.out
+    result = installation.call("status")
+    assert result.code == 1
+    assert "campaigns do not progress" in result.out
     (installation.folder / "hello.yaml").write_text(HELLO.replace("campaign: hello", "campaign: again"))
     assert installation.call("campaign", "apply", "hello.yaml").code == 0
-    told = installation.call("campaign", "launch", "again")
-    assert told.code == 0
+    result = installation.call("campaign", "launch", "again")
+    assert result.code == 0
     missing = ("no clock", "no feed", "no worker of the lane control", "no worker of the lane deliver")
-    assert all(one in told.err for one in ("warning: it cannot progress", *missing)), told.err
+    assert all(item in result.err for item in ("warning: it cannot progress", *missing)), result.err
 
 
 def test_status_sees_a_process_elsewhere_through_the_stores(installation: Installation) -> None:
@@ -84,11 +86,11 @@ def test_status_sees_a_process_elsewhere_through_the_stores(installation: Instal
     process = installation.start("worker", "all")
     lanes = ["control", "fast", "deliver"]
     installation.until(lambda: installation.world.app.liveness.missing(lanes) == ["no clock", "no feed"], "it", process)
-    told = installation.call("status", "--json")
-    assert (told.code, told.document["up"], told.document["processes"]) == (0, None, None)
-    (one,) = told.document["elsewhere"]
-    assert one["process"] == "all"
-    assert set(lanes) <= set(one["lanes"])
+    result = installation.call("status", "--json")
+    assert (result.code, result.document["up"], result.document["processes"]) == (0, None, None)
+    (process_,) = result.document["elsewhere"]
+    assert process_["process"] == "all"
+    assert set(lanes) <= set(process_["lanes"])
     assert installation.end(process) == 0
     assert "no worker of the lane fast" in installation.world.app.liveness.missing(lanes)
 

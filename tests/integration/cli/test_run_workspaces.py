@@ -53,7 +53,7 @@ def test_an_edit_is_in_force_in_every_process_within_five_seconds(installation: 
     installation.until(lambda: world.record("new").stuck, "the mark of the campaign that does not fit")
     world.user("third", plan="gold", tier="gold")
     world.reload()
-    spoken = {name: installation.call(*told).out for name, told in COMMANDS.items()}
+    spoken = {name: installation.call(*command).out for name, command in COMMANDS.items()}
     assert {name for name, out in spoken.items() if "tier" not in out} == set()
     assert installation.call("check").code == 1
     advanced = installation.call("clock", "advance", "--by", "1d", "--patience", "60s")

@@ -18,7 +18,7 @@ from engine.pipeline.loop_failures import WRITTEN, LoopFailures
 from engine.pipeline.scheduler import stuck_campaigns
 from engine.pipeline.slices import runner
 from engine.stores.mongo.client import Away
-from engine.telemetry.events import Heard, listening
+from engine.telemetry.events import CollectedEvents, listening
 from tests.support.pipeline_shop import hurry
 from tests.support.pipeline_world import World
 
@@ -40,9 +40,9 @@ def raise_data(*_: object, **__: object) -> Any:
 
 
 @pytest.fixture
-def heard() -> Iterator[Heard]:
-    with listening() as one:
-        yield one
+def heard() -> Iterator[CollectedEvents]:
+    with listening() as occurrence:
+        yield occurrence
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ FAILING: Final = {
 
 @pytest.mark.parametrize("what", FAILING)
 def test_a_repeated_failure_makes_the_campaign_stuck_with_its_reason_until_mended(
-    world: World, monkeypatch: pytest.MonkeyPatch, heard: Heard, what: str
+    world: World, monkeypatch: pytest.MonkeyPatch, heard: CollectedEvents, what: str
 ) -> None:
     world.user("u")
     world.apply({"campaign": "c", "kind": "one_off"})
@@ -100,7 +100,7 @@ def test_a_repeated_failure_makes_the_campaign_stuck_with_its_reason_until_mende
         record = world.record("c")
         assert set(record.stuck_by) == {FAILING[what]}
         assert record.stuck_by[FAILING[what]].reason.endswith(f"{WHY}; make room on it")
-        assert [one.fields["text"] for one in heard.of("campaign.stuck")] == [record.stuck]
+        assert [occurrence.fields["text"] for occurrence in heard.of("campaign.stuck")] == [record.stuck]
         assert not list(world.database["slices"].find({"$or": [{"suspect": True}, {"state": "split"}]}))
         assert "stuck" in world.app.explainer.run(record, "u").now
         assert list(world.app.quiescence.stuck()) == [record.uid]
@@ -129,7 +129,7 @@ def test_unevaluable_changes_make_the_campaign_stuck_and_none_is_lost(
         assert world.record("c").stuck == f"evaluating changed users fails: {WHY}; make room on it"
         assert world.record("other").stuck is None
         assert world.sent() == [("u", "one")], "the other campaign goes on"
-        assert [one.loop for one in world.app.stores.process_failures.everything()] == ["looks"]
+        assert [failure.loop for failure in world.app.stores.process_failures.everything()] == ["looks"]
     world.settle()
     assert world.sent() == [("u", "one"), ("u", "one")]
     assert world.record("c").stuck is None
@@ -221,13 +221,13 @@ def test_a_stream_cursor_lost_by_a_mongodb_restart_is_an_outage_and_the_feed_con
     feeding = world.app.change_feed
     feeding.step(timedelta(milliseconds=20))
     stream: Any = feeding.stream
-    asked = []
+    calls = []
 
     def stopping() -> bool:
-        if not asked:
+        if not calls:
             world.database.command("killCursors", "$cmd.aggregate", cursors=[stream.cursor])
-        asked.append(1)
-        return len(asked) > 5 and not world.feed()
+        calls.append(1)
+        return len(calls) > 5 and not world.feed()
 
     with listening() as events:
         following(world.app, "feed").run(stopping, lambda _: None)
@@ -315,7 +315,7 @@ def test_report_and_show_explain_a_stuck_campaign_and_failed_deliveries(
     (failure,) = document["failures"]
     assert ("divided_by" in failure["reason"], failure["count"]) == (True, 1)
     assert failure["example"] == {"user": "bad", "message": "one"}
-    assert [(one["by"], one["reason"]) for one in document["stuck_by"]] == [
+    assert [(row["by"], row["reason"]) for row in document["stuck_by"]] == [
         ("sender", "the provider refuses the sender")
     ]
     show_report(report)

@@ -46,8 +46,8 @@ def empty(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Callable[[], st
         return names[-1]
 
     yield name
-    for one in names:
-        mongo_client.drop_database(one)
+    for label in names:
+        mongo_client.drop_database(label)
 
 
 def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:

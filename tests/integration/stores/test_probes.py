@@ -56,8 +56,8 @@ def told(probe: Callable[[], object], code: int, *words: str) -> None:
     assert len(text.splitlines()) <= 3, text
     assert len(str(error)) < 300, text
     assert PASSWORD not in text
-    for piece in (PASSWORD[:4], PASSWORD[4:]):
-        assert piece not in text, text
+    for part in (PASSWORD[:4], PASSWORD[4:]):
+        assert part not in text, text
     for word in words:
         assert word in text, text
 

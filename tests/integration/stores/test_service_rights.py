@@ -36,10 +36,10 @@ PASSWORD = "a-password"  # of servers that run as long as this test
 
 def from_page(call: str) -> Document:
     """Return the argument of a mongosh call on the page."""
-    found = re.search(rf"db\.{call}\((\{{.*?\}})\)\n```", PAGE, re.DOTALL)
-    assert found is not None, f"docs/rights.md has no {call}"
-    told: Document = json.loads(found[1].replace("PASSWORD", PASSWORD))
-    return told
+    match = re.search(rf"db\.{call}\((\{{.*?\}})\)\n```", PAGE, re.DOTALL)
+    assert match is not None, f"docs/rights.md has no {call}"
+    document: Document = json.loads(match[1].replace("PASSWORD", PASSWORD))
+    return document
 
 
 def acl_lines() -> list[str]:
@@ -127,13 +127,13 @@ def test_a_campaign_runs_to_its_last_mail_with_just_the_rights_of_the_page(guard
         for name, url in (("mongo", services.mongo_url), ("broker", services.broker_url), ("cache", services.cache_url))
         if url is not None
     }
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", "from engine.cli.main import main; main()", "check", "--json"],
         cwd=guarded.folder, env={**os.environ, **variables, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "evicts nothing" in told.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "evicts nothing" in result.stdout
 
 
 def test_the_broker_works_with_just_the_rights_of_the_page(valkeys: list[str]) -> None:

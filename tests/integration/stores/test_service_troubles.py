@@ -96,7 +96,7 @@ def test_check_reports_the_fault_of_each_service(installation: Installation, tmp
         )
         assert done.code == 3, "the search refuses the login"
         assert done.err == ""
-        rows = {one["check"]: (one["ok"], one["told"]) for one in done.document}
+        rows = {row["check"]: (row["ok"], row["told"]) for row in done.document}
         assert rows["mongodb"][0]
         assert rows["campaigns"][0]
         assert rows["broker"] == (False, "the broker is a read-only replica. give the address of its primary")
@@ -252,16 +252,16 @@ def test_a_killed_child_of_run_leaves_no_service_behind(installation: Installati
     (engine,) = psutil.Process(process.pid).children()
     engine.kill()
     installation.until(lambda: installation.said().count("tidegate runs:") == 2, "its return", process)
-    pids = [one.pid for one in local.status() if one.pid is not None]
+    pids = [status.pid for status in local.status() if status.pid is not None]
     assert len(pids) == 3
-    (mongod,) = [one.pid for one in local.status() if one.name == "mongo"]
+    (mongod,) = [status.pid for status in local.status() if status.name == "mongo"]
     assert mongod is not None
     psutil.Process(mongod).kill()
     installation.until(lambda: "mongo runs again" in installation.said(), "mongod's return", process)
-    pids = [one.pid for one in local.status() if one.pid is not None]
+    pids = [status.pid for status in local.status() if status.pid is not None]
     (engine,) = psutil.Process(process.pid).children()
     engine.kill()  # and told to end before a new child is forked
     assert installation.end(process, signal.SIGTERM) == 0
     assert [pid for pid in pids if birth_of(pid)] == []
-    assert {one.state for one in local.status()} == {"ended", "absent"}
+    assert {status.state for status in local.status()} == {"ended", "absent"}
     local.stop(everything=True, discard=True)

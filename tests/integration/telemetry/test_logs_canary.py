@@ -45,7 +45,7 @@ def provoke(number: int) -> Exception:
     """Raise an exception that contains user data, as a driver, a library or a slip does."""
     mail, token = address(number), secret(number)
     document = {"_id": user_key("w", mail), "email": mail, "a": {"token": token}}
-    ways: list[Exception] = [
+    exceptions: list[Exception] = [
         BulkWriteError({"writeErrors": [{"code": 11000, "op": document, "errmsg": f"dup key: {document}"}]}),
         DuplicateKeyError(f'E11000 duplicate key error collection: t.users dup key: {{ email: "{mail}" }}'),
         KeyError(token),
@@ -56,7 +56,7 @@ def provoke(number: int) -> Exception:
         RuntimeError(f"cannot handle {document}"),
         TypeError(f"unsupported operand for {token!r}"),
     ]
-    return ways[number % len(ways)]
+    return exceptions[number % len(exceptions)]
 
 
 def _raise(error: Exception) -> None:
@@ -111,8 +111,8 @@ def test_no_log_contains_an_address_or_a_secret_of_a_thousand_users(
     assert whole.count("engine.failed") >= 2 * USERS
     folded = whole.lower()
     for stem in ("can.ary", "kanári", "kan\\u00e1ri", "kan%c3%a1ri", "bücher", "xn--bcher", "token0", "x9f3"):
-        found = folded.find(stem)
-        assert found < 0, folded[max(0, found - 200) : found + 100]
+        documents = folded.find(stem)
+        assert documents < 0, folded[max(0, documents - 200) : documents + 100]
     assert not re.search(r"canary\d", folded)
     assert not re.search(r"(?<=[\w.+])@[\w-]+\.\w", whole)
     for form in (PASSWORD, json.dumps(PASSWORD)[1:-1], json.dumps(PASSWORD, ensure_ascii=False)[1:-1]):

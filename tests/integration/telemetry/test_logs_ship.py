@@ -72,8 +72,8 @@ class Memory:
 
     def create(self, documents: Sequence[Document]) -> Taken:
         self._reach()
-        refused = {one.id: "mapping" for one in documents if b"poison" in one.raw}
-        self.taken |= {one.id: one.raw for one in documents if one.id not in refused}
+        refused = {document.id: "mapping" for document in documents if b"poison" in document.raw}
+        self.taken |= {document.id: document.raw for document in documents if document.id not in refused}
         return Taken(refused)
 
     def tidy(self) -> None:
@@ -108,7 +108,7 @@ def lines_of(folder: Path) -> list[object]:
 
 
 def taken_apart(sink: Memory) -> list[object]:
-    return [one for raw in sink.taken.values() for one in reversed(list(unbundled(orjson.loads(raw))))]
+    return [logged for raw in sink.taken.values() for logged in reversed(list(unbundled(orjson.loads(raw))))]
 
 
 def written(folder: Path, count: int, process: str = "fast", **limits: int) -> None:
@@ -210,12 +210,12 @@ def test_lines_that_elasticsearch_always_refuses_are_set_aside_and_reported(tmp_
     path = tmp_path / "fast-1-0123abcd.0001.ndjson"
     path.write_bytes(b"\n".join([line(1), b"no json", line(2, x="poison"), line(3), b""]))
     shipper = Shipper(tmp_path, sink)
-    with listening() as heard:
+    with listening() as events:
         assert shipper.drain() == 2
-        assert heard.of("ship.rejected")[0].fields["lines"] == 2
+        assert events.of("ship.rejected")[0].fields["lines"] == 2
     shipper.close()
     aside = [orjson.loads(raw) for raw in (tmp_path / "ship-refused.jsonl").read_bytes().splitlines()]
-    assert [one["reason"] for one in aside] == ["mapping", "not a JSON line"]
+    assert [logged["reason"] for logged in aside] == ["mapping", "not a JSON line"]
 
 
 def test_lines_wait_while_the_log_search_is_unreachable_and_are_shipped_later(
@@ -226,12 +226,12 @@ def test_lines_wait_while_the_log_search_is_unreachable_and_are_shipped_later(
     sink = Memory()
     sink.away = True
     shipper, stop = Shipper(tmp_path, sink), threading.Event()
-    with listening() as heard:
+    with listening() as events:
         thread = threading.Thread(target=shipper.run, args=(stop,))
         thread.start()
-        assert heard.wait("ship.away").fields["waiting"] == shipper.waiting() > 0
+        assert events.wait("ship.away").fields["waiting"] == shipper.waiting() > 0
         sink.away = False
-        heard.wait("ship.back")
+        events.wait("ship.back")
         written(tmp_path, 5, "slow")
         stop.set()
         thread.join(5)
@@ -267,9 +267,9 @@ def test_a_line_is_created_once_and_found_by_its_fields(elastic: Elasticsearch, 
     raw = line(1, labels={"user": "hh-1", "brand_new": "x"}, tidegate={"users": 3, "cost": 1.5, "as_of": "2017-01-01"})
     assert index.create([Document("a", raw), Document("b", line(2))]) == Taken()
     assert index.create([Document("a", raw), Document("c", line(3))]) == Taken()
-    found = index.search({"match_all": {}}, 10)
-    assert found is not None
-    assert [one["message"] for one in found] == ["line 1", "line 2", "line 3"]
+    match = index.search({"match_all": {}}, 10)
+    assert match is not None
+    assert [hit["message"] for hit in match] == ["line 1", "line 2", "line 3"]
     assert index.search({"term": {"labels.brand_new": "x"}}, 10) == [orjson.loads(raw)]
 
 
@@ -284,8 +284,8 @@ def test_a_line_inside_a_bundle_is_found_by_its_own_fields_only(
     shipper.close()
 
     def found(text: str, limit: int = 1_000) -> list[str]:
-        asked = parse_query(text, Redactor(b"k" * 32))
-        lines = index.search(asked.elastic(), limit, asked.picks)
+        query = parse_query(text, Redactor(b"k" * 32))
+        lines = index.search(query.elastic(), limit, query.picks)
         assert lines is not None
         assert all(line in written_lines for line in lines)
         return [line["labels"]["user"] for line in lines]
@@ -369,10 +369,10 @@ def test_a_repeatedly_killed_shipper_neither_doubles_nor_loses_lines(
         child.stdout.close()
         positions.append(_state(tmp_path))
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    found = LogIndex(elastic, Hands(), stream=stream).search({"match_all": {}}, 10_000)
-    assert found is not None
-    assert sorted(map(orjson.dumps, found)) == sorted(map(orjson.dumps, lines_of(tmp_path)))
-    assert len(found) == 3_000
+    match = LogIndex(elastic, Hands(), stream=stream).search({"match_all": {}}, 10_000)
+    assert match is not None
+    assert sorted(map(orjson.dumps, match)) == sorted(map(orjson.dumps, lines_of(tmp_path)))
+    assert len(match) == 3_000
     assert len(set(positions)) >= 3, "it was killed on its way"
 
 

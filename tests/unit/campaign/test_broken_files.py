@@ -25,7 +25,7 @@ def _expected(file: Path) -> list[str]:
 
 
 def _faults(error: InvalidSource, file: Path) -> list[str]:
-    return [str(one).removeprefix(f"{file}:").removeprefix(f"{file.parent}/") for one in error.faults]
+    return [str(fault).removeprefix(f"{file}:").removeprefix(f"{file.parent}/") for fault in error.faults]
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ def _file(*messages: dict[str, Any], **more: Any) -> CampaignFile:
 
 def _faults(old: CampaignFile, *messages: dict[str, Any], aliases: Aliases | None = None, **more: Any) -> list[str]:
     plain = _plain(*messages, **more)
-    found = edit_faults(old, validate(CampaignFile, _node(plain)), _node(plain), aliases)
-    return [str(one) for one in found]
+    faults = edit_faults(old, validate(CampaignFile, _node(plain)), _node(plain), aliases)
+    return [str(fault) for fault in faults]
 
 
 def test_the_same_file_changes_nothing() -> None:
@@ -49,8 +49,8 @@ def test_each_changed_part_is_reported_once() -> None:
         ends_at="2027-12-01",
         at_most_once=True,
     )
-    told = [change.concern for change in changes(_file(), new)]
-    assert told == [
+    concerns = [change.concern for change in changes(_file(), new)]
+    assert concerns == [
         Concern.AUDIENCE,
         Concern.TIMES,
         Concern.TIMES,

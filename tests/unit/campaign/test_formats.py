@@ -117,18 +117,18 @@ def test_a_path_is_never_sent_as_a_text(tmp_path: Path) -> None:
             "(write format: html, text, markdown or mjml)"
         )
     ]
-    (told,) = refusal(tmp_path, "body: templates/t.hmtl")
-    assert 'the template "templates/t.hmtl" cannot be read: No such file' in told
+    (problem,) = refusal(tmp_path, "body: templates/t.hmtl")
+    assert 'the template "templates/t.hmtl" cannot be read: No such file' in problem
     (tmp_path / "t.html").mkdir()
-    (told,) = refusal(tmp_path, "body: t.html")
-    assert told.endswith('the template "t.html" cannot be read: Is a directory'), "it is not told as what was meant"
+    (problem,) = refusal(tmp_path, "body: t.html")
+    assert problem.endswith('the template "t.html" cannot be read: Is a directory'), "it is not told as what was meant"
     assert only(tmp_path, "body: 'https://shop.example/a.html-page'").format == "text"
 
 
 def test_a_file_that_is_not_utf_8_is_refused_by_its_encoding(tmp_path: Path) -> None:
     for encoding in ("utf-16", "utf-16-be", "utf-32"):
-        told = refusal(tmp_path, "body: t.html", t_html=(MARK + "<p>Hi").encode(encoding))
-        assert told == [
+        problem = refusal(tmp_path, "body: t.html", t_html=(MARK + "<p>Hi").encode(encoding))
+        assert problem == [
             '6:50: messages[0].body: the template "t.html" is UTF-16 or UTF-32, not UTF-8 (save it as UTF-8)'.replace(
                 "6:50", "campaign.yaml:6:50"
             )
@@ -136,17 +136,17 @@ def test_a_file_that_is_not_utf_8_is_refused_by_its_encoding(tmp_path: Path) -> 
     assert refusal(tmp_path, "body: t.html", t_html=MARK) == [
         'campaign.yaml:6:50: messages[0].body: the template "t.html" is empty'
     ]
-    (told,) = refusal(tmp_path, "body: t.html", t_html="<p>Hi {{ user.plan }}".encode("utf-16-le"))
-    assert 'the template "t.html" contains NUL bytes, as UTF-16 text does (save it as UTF-8)' in told
+    (problem,) = refusal(tmp_path, "body: t.html", t_html="<p>Hi {{ user.plan }}".encode("utf-16-le"))
+    assert 'the template "t.html" contains NUL bytes, as UTF-16 text does (save it as UTF-8)' in problem
 
 
 def test_an_impossible_file_name_is_a_fault_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "circle.html").symlink_to(tmp_path / "circle.html")
     for name in ('"a\\0.html"', f"{'a' * 5_000}.html", "circle.html"):
-        (told,) = refusal(tmp_path, f"body: {name}")
-        assert told.endswith("no file can have this name (name a template beside the campaign)")
-    (told,) = refusal(tmp_path, f"body: \"<p>{{% render '{'a' * 5_000}' %}}\"")
-    assert "there is no layout or snippet" in told
+        (problem,) = refusal(tmp_path, f"body: {name}")
+        assert problem.endswith("no file can have this name (name a template beside the campaign)")
+    (problem,) = refusal(tmp_path, f"body: \"<p>{{% render '{'a' * 5_000}' %}}\"")
+    assert "there is no layout or snippet" in problem
 
 
 def test_markdown_becomes_html_and_its_liquid_is_unchanged(tmp_path: Path) -> None:
@@ -203,18 +203,18 @@ def test_liquid_between_elements_of_mjml_keeps_its_place(tmp_path: Path) -> None
     made = convert(text, "mjml").text
     assert made.index("{% if user.plan %}") < made.index("<table") < made.index("{% endif %}")
     lost = text.replace("<mjml>", "<mjml>\n<mj-head>{{ user.plan }}</mj-head>")
-    (told,) = refusal(tmp_path, "body: t.mjml", t_mjml=lost)
-    assert told.startswith("t.mjml:2:10: messages[0].body: not valid MJML: unexpected token")
+    (problem,) = refusal(tmp_path, "body: t.mjml", t_mjml=lost)
+    assert problem.startswith("t.mjml:2:10: messages[0].body: not valid MJML: unexpected token")
 
 
 def test_a_text_part_is_plain_text(tmp_path: Path) -> None:
     assert only(tmp_path, "body: t.html, text: u.txt", t_html="<p>", u_txt=MARK + "<p>Hi").text == "<p>Hi"
-    (told,) = refusal(tmp_path, "body: t.html, text: u.html", t_html="<p>", u_html="<p>")
-    assert 'the text part is plain text, and "u.html" is not (name a .txt file)' in told
-    (told,) = refusal(tmp_path, "body: t.txt, text: Hello", t_txt="Hi")
-    assert "messages[0].text: the body is plain text already" in told
-    (told,) = refusal(tmp_path, "body: t.txt, preheader: Hello", t_txt="Hi")
-    assert "messages[0].preheader: the body is plain text already" in told
+    (problem,) = refusal(tmp_path, "body: t.html, text: u.html", t_html="<p>", u_html="<p>")
+    assert 'the text part is plain text, and "u.html" is not (name a .txt file)' in problem
+    (problem,) = refusal(tmp_path, "body: t.txt, text: Hello", t_txt="Hi")
+    assert "messages[0].text: the body is plain text already" in problem
+    (problem,) = refusal(tmp_path, "body: t.txt, preheader: Hello", t_txt="Hi")
+    assert "messages[0].preheader: the body is plain text already" in problem
 
 
 def test_the_format_is_stored_and_older_campaigns_keep_theirs(tmp_path: Path) -> None:

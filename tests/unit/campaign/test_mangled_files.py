@@ -70,9 +70,9 @@ CUTS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 12), PIECES), m
 
 
 def _mangled(text: str, cuts: list[tuple[int, int, str]]) -> str:
-    for at, length, piece in cuts:
+    for at, length, part in cuts:
         start = at % (len(text) + 1)
-        text = text[:start] + piece + text[start + length :]
+        text = text[:start] + part + text[start + length :]
     return text
 
 
@@ -88,7 +88,7 @@ def _refused_with_places() -> Iterator[None]:
     try:
         yield
     except InvalidSource as error:
-        if not all(one.mark.line >= 1 and one.mark.column >= 1 and one.problem for one in error.faults):
+        if not all(fault.mark.line >= 1 and fault.mark.column >= 1 and fault.problem for fault in error.faults):
             raise
 
 

@@ -11,7 +11,7 @@ from engine.yamlfile.nodes import parse
 
 
 def _faults(text: str) -> list[str]:
-    return [str(one) for one in check_text(Source.file(text, "t.html"), ("body",), {"plan", "first_name"})]
+    return [str(fault) for fault in check_text(Source.file(text, "t.html"), ("body",), {"plan", "first_name"})]
 
 
 def test_the_names_are_those_of_the_channels() -> None:
@@ -53,8 +53,8 @@ def test_a_text_is_checked_before_it_is_ever_rendered(text: str, expected: list[
     ],
 )
 def test_a_fault_of_an_inline_text_is_placed_in_the_campaign_file(yaml: str, place: str) -> None:
-    found = list(check_text(Source.inline(parse(yaml, "c.yaml").find("body")), ("body",), ()))
-    assert [str(one.mark) for one in found] == [f"c.yaml:{place}"]
+    faults = list(check_text(Source.inline(parse(yaml, "c.yaml").find("body")), ("body",), ()))
+    assert [str(fault.mark) for fault in faults] == [f"c.yaml:{place}"]
 
 
 @pytest.mark.parametrize(

@@ -83,22 +83,22 @@ def record(state: CampaignState = C.LIVE, kind: str = "one_off", **more: Any) ->
 
 
 def counts(last_entered: int | None = NOW, **more: Any) -> CampaignCounts:
-    told: dict[str, Any] = {"entered": 10, "active": 0, "exited": {"completed": 10}, "messages": {}}
-    told |= {"holdout": 0, "converted": 0, "converted_holdout": 0}
-    return CampaignCounts(**told | more, last_entered=last_entered)
+    values: dict[str, Any] = {"entered": 10, "active": 0, "exited": {"completed": 10}, "messages": {}}
+    values |= {"holdout": 0, "converted": 0, "converted_holdout": 0}
+    return CampaignCounts(**values | more, last_entered=last_entered)
 
 
-def report(of: CampaignRecord, told: CampaignCounts, now: int = NOW) -> Report:
-    return Report(of, told, True, (), messages(of, told), conversions(of, told, now))
+def report(of: CampaignRecord, campaign_counts: CampaignCounts, now: int = NOW) -> Report:
+    return Report(of, campaign_counts, True, (), messages(of, campaign_counts), conversions(of, campaign_counts, now))
 
 
 def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = {name: MessageCounts(1, {"sent": 1}) for name in ("alpha", "gone", "before-zulu", "zulu", "first-zulu")}
+    by_name = {name: MessageCounts(1, {"sent": 1}) for name in ("alpha", "gone", "before-zulu", "zulu", "first-zulu")}
     of = record(renamed={"zulu": ["first-zulu", "before-zulu"]})
-    told = report(of, counts(messages=found))
-    lines = [(one.name, one.counts.decided, one.note) for one in told.messages]
+    shown = report(of, counts(messages=by_name))
+    lines = [(message.name, message.counts.decided, message.note) for message in shown.messages]
     assert lines == [
         ("zulu", 1, ""),
         ("alpha", 1, ""),
@@ -107,10 +107,10 @@ def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
         ("before-zulu", 1, "now zulu"),
         ("gone", 1, "no longer in the file"),
     ]
-    document = report_document(told)["messages"]
+    document = report_document(shown)["messages"]
     assert list(document) == ["zulu", "alpha", "first-zulu", "before-zulu", "gone"]
     assert document["gone"] == {"decided": 1, "sent": 1, "note": "no longer in the file"}
-    show_report(told)
+    show_report(shown)
     out = capsys.readouterr().out
     assert out.index("zulu: decided 1 = sent 1") < out.index("alpha: ") < out.index("mike: decided 0\n")
     assert "gone (no longer in the file): decided 1 = sent 1" in out
@@ -119,14 +119,14 @@ def test_messages_are_in_the_order_of_the_file_with_removed_ones_last(
 def test_conversions_of_the_holdout_are_shown_with_rates_and_uplift(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = report(record(), counts(entered=1_000, holdout=100, converted=95, converted_holdout=5))
-    assert (told.counts.treated, told.counts.held_out) == (Arm(900, 90), Arm(100, 5))
-    document = report_document(told)
+    shown = report(record(), counts(entered=1_000, holdout=100, converted=95, converted_holdout=5))
+    assert (shown.counts.treated, shown.counts.held_out) == (Arm(900, 90), Arm(100, 5))
+    document = report_document(shown)
     assert (document["converted"], document["converted_holdout"]) == (95, 5)
     assert document["conversions"]["treated"] == {"entered": 900, "converted": 90, "rate": 0.1}
     assert document["conversions"]["holdout"] == {"entered": 100, "converted": 5, "rate": 0.05}
     assert document["conversions"]["uplift"] == pytest.approx(0.05)
-    show_report(told)
+    show_report(shown)
     out = capsys.readouterr().out
     assert [line.split() for line in out.splitlines() if "messages  " in line or "holdout  " in line][-2:] == [
         ["with", "messages", "900", "90", "10.00%"],

@@ -30,9 +30,9 @@ def test_every_file_named_in_the_written_files_exists(folder: Path) -> None:
     named = 0
     for path in folder.rglob("*"):
         if path.is_file() and "schemas" not in path.parts:
-            for found in PATH.findall(path.read_text(encoding="utf-8")):
-                near = path.parent / found
-                assert near.exists() or (folder / found).exists(), f"{path.relative_to(folder)} names {found}"
+            for number in PATH.findall(path.read_text(encoding="utf-8")):
+                near = path.parent / number
+                assert near.exists() or (folder / number).exists(), f"{path.relative_to(folder)} names {number}"
                 named += 1
     assert named >= 6
 
@@ -56,9 +56,9 @@ def test_each_variable_that_the_example_offers_is_a_setting(folder: Path, tmp_pa
     text = (folder / ".env.example").read_text(encoding="utf-8")
     offered = re.sub(r"(?m)^# (?=TIDEGATE_\w+=)", "", text)
     (tmp_path / "filled").write_text(re.sub(r"=$", "=x", offered, flags=re.MULTILINE))
-    found = read_dotenv(tmp_path / "filled")
-    assert len(found) >= 10
-    assert len(list(settings_among(found))) == len(found) - 1, "all but TIDEGATE_ENV"
+    values = read_dotenv(tmp_path / "filled")
+    assert len(values) >= 10
+    assert len(list(settings_among(values))) == len(values) - 1, "all but TIDEGATE_ENV"
 
 
 def test_existing_files_are_not_overwritten(folder: Path) -> None:

@@ -134,7 +134,7 @@ def test_diff_takes_versions_and_folders(desk: Desk) -> None:
     shutil.copytree(desk.folder / "policies", desk.folder / "old")
     desk.edit("lanes.yaml", "time_limit: 120s, depth: 1", "time_limit: 120s, depth: 3")
     desk.record(1)
-    new, old = (str(one["_id"]) for one in desk.recorded)
+    new, old = (str(version["_id"]) for version in desk.recorded)
     expected = [{"key": "lanes.slow.depth", "before": 1, "after": 3}]
     assert desk.json("diff", old, new)["differences"] == expected
     assert desk.json("diff", "old", new[:6])["differences"] == expected
@@ -175,14 +175,14 @@ def test_route_without_arguments_asks_for_a_campaign(desk: Desk) -> None:
 
 def test_simulate_shows_who_shares_a_lane_and_who_moves(desk: Desk) -> None:
     now = desk.json("simulate")["campaigns"]
-    assert {one["campaign"]: (one["lane"], one["share"], one["moved_from"]) for one in now} == {
+    assert {row["campaign"]: (row["lane"], row["share"], row["moved_from"]) for row in now} == {
         "quick": ("fast", 1.0, None),
         "slow": ("slow", 1.0, None),
     }
     edited = desk.folder / "lifecycle.yaml"
     edited.write_text("profile: lifecycle\nmatches: {campaign: quick}\nlane: slow\nweight: 3\n", encoding="utf-8")
     then = desk.json("simulate", "--edited", str(edited))["campaigns"]
-    assert {one["campaign"]: (one["share"], one["moved_from"]) for one in then} == {
+    assert {row["campaign"]: (row["share"], row["moved_from"]) for row in then} == {
         "quick": (0.75, "fast"),
         "slow": (0.25, None),
     }

@@ -10,5 +10,5 @@ from engine.policy.models import CampaignKind, Cost
 
 def test_the_options_of_policy_route_are_those_of_the_models() -> None:
     hints = typing.get_type_hints(policy.show_route, vars(policy) | {"typer": policy.typer})
-    assert set(typing.get_args(hints["kind"])) == {str(one) for one in CampaignKind}
-    assert set(typing.get_args(hints["cost"])) == {str(one) for one in Cost}
+    assert set(typing.get_args(hints["kind"])) == {str(kind) for kind in CampaignKind}
+    assert set(typing.get_args(hints["cost"])) == {str(cost) for cost in Cost}

@@ -56,7 +56,7 @@ def test_times_and_addresses_fit_into_a_narrow_terminal(room: int) -> None:
         assert max(map(width_of, lines)) <= room
         shown = "".join(" ".join(lines).split())
         for cell in (str(cell) for row in rows for cell in row):
-            assert all(piece in shown for word in cell.split() for piece in break_points(word))
+            assert all(break_point in shown for word in cell.split() for break_point in break_points(word))
 
 
 def test_a_table_too_wide_for_the_terminal_is_shown_row_by_row() -> None:

@@ -40,7 +40,11 @@ def test_elasticsearch_serves_small_audiences_and_the_cache_large_ones(matches: 
 
 def test_a_cold_cache_costs_its_loading() -> None:
     warm, cold = (
-        next(one for one in estimates(choice(500_000, warm=share), Rates()) if one.path is AccessPath.CACHE)
+        next(
+            estimate
+            for estimate in estimates(choice(500_000, warm=share), Rates())
+            if estimate.path is AccessPath.CACHE
+        )
         for share in (1.0, 0.0)
     )
     assert cold.seconds > warm.seconds + 20
@@ -51,7 +55,7 @@ def test_impossible_paths_are_last_with_their_reasons() -> None:
     paths = estimates(choice(10, impossible={AccessPath.LIST: "no list"}), Rates())
     assert paths[-1].reason == "no list"
     assert not paths[-1].possible
-    assert all(one.possible for one in paths[:-1])
+    assert all(path.possible for path in paths[:-1])
 
 
 @given(
@@ -60,7 +64,7 @@ def test_impossible_paths_are_last_with_their_reasons() -> None:
 )
 def test_the_first_possible_path_is_the_quickest_for_any_rates(matches: int, rates: dict[AccessPath, float]) -> None:
     paths = estimates(choice(matches), Rates({**FIRST_RATES, **rates}))
-    assert paths[0].seconds == min(one.seconds for one in paths)
+    assert paths[0].seconds == min(path.seconds for path in paths)
 
 
 def test_a_rate_follows_measured_runs_except_tiny_ones() -> None:
@@ -94,7 +98,7 @@ def test_slice_sizes_follow_the_target_time_and_the_policy_for_mongodb(
 
 def test_capacity_estimates_workers_needed_and_time_to_finish() -> None:
     needed = capacity(600.0, timedelta(minutes=2), 2)
-    assert (needed.workers, needed.there_are, needed.with_those) == (5, 2, timedelta(minutes=5))
+    assert (needed.workers, needed.there_are, needed.duration) == (5, 2, timedelta(minutes=5))
     assert capacity(0.0, timedelta(minutes=1), 0).workers == 1
 
 

@@ -118,7 +118,7 @@ def test_the_short_last_batch_of_a_range_is_no_evidence_for_its_size() -> None:
     play(tuner, 3 * TRIALS, fixed(0.005, 1e-5))
     for _ in range(WINDOW):
         tuner.measured("users.read_range", 5_000, 3, timedelta(seconds=0.01))
-    (large,) = [one for one in tuner.evidence("users.read_range") if one.size == 5_000]
+    (large,) = [point for point in tuner.evidence("users.read_range") if point.size == 5_000]
     assert len(large.recent) == TRIALS
     assert large.batches == TRIALS + WINDOW
     assert tuner.choose("users.read_range", SIZES) == 5_000
@@ -128,7 +128,7 @@ def test_a_short_batch_that_took_too_long_counts_as_if_it_had_been_full() -> Non
     tuner = Tuner()
     play(tuner, 3 * TRIALS, fixed(0.005, 1e-5))
     tuner.measured("users.read_range", 5_000, 3, timedelta(seconds=5))
-    (large,) = [one for one in tuner.evidence("users.read_range") if one.size == 5_000]
+    (large,) = [point for point in tuner.evidence("users.read_range") if point.size == 5_000]
     assert large.recent[-1] == pytest.approx(0.001)
 
 

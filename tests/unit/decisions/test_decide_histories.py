@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from engine.domain.enrolment import Settled
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, SkipReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason, SkipReason
 from engine.pipeline.evaluation.evaluate import change_of
 from tests.support.decision_cases import DAY, GOLD, HOUR, NOW, ORDER, Someone, campaign, evaluate, message
 from tests.support.enrolment_history import History, advanced, identities_hold, marked, origin_at, put_back
@@ -17,7 +17,7 @@ GONE = Someone({"plan": "free"})
 
 def ends(history: History) -> list[tuple[str, str | None]]:
     assert history.latest is not None
-    return [(one.message, one.reason or one.state.value) for one in history.latest.settled]
+    return [(delivery.message, delivery.reason or delivery.state.value) for delivery in history.latest.settled]
 
 
 def story(
@@ -90,7 +90,7 @@ def test_an_exit_settles_a_queued_delivery_as_skipped_in_the_same_write() -> Non
     assert history.latest is not None
     assert before is not None
     assert history.latest.version == before.version + 1
-    assert (history.latest.state, history.latest.outgoing) == (StayState.ENDED, None)
+    assert (history.latest.state, history.latest.outgoing) == (EnrolmentState.ENDED, None)
     assert history.latest.settled == (Settled("one", DeliveryState.SKIPPED, NOW + HOUR, "exited"),)
 
 

@@ -28,12 +28,12 @@ STAYS = [None, enrolment(), enrolment(outgoing="one"), enrolment(settled=[("one"
 
 @pytest.mark.parametrize("audience", AUDIENCES)
 def test_unneeded_events_change_no_decision(audience: object) -> None:
-    asked = campaign(audience=audience)
+    compiled = campaign(audience=audience)
     for user, latest in product(PEOPLE, STAYS):
-        facts = user.facts(asked)
+        facts = user.facts(compiled)
         assert facts.row is not None
-        told = facts if asked.needs_events(facts.row, latest, NOW) else Facts(facts.row, None)
-        assert decide(asked, Patience(), told, latest, NOW) == decide(asked, Patience(), facts, latest, NOW)
+        known = facts if compiled.needs_events(facts.row, latest, NOW) else Facts(facts.row, None)
+        assert decide(compiled, Patience(), known, latest, NOW) == decide(compiled, Patience(), facts, latest, NOW)
 
 
 def test_events_are_not_read_if_the_row_rules_the_entry_out() -> None:

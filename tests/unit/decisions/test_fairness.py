@@ -17,7 +17,7 @@ def pieces(name: str, number: int) -> list[str]:
 
 
 def names(picked: list[str]) -> list[str]:
-    return [piece.split(":")[0] for piece in picked]
+    return [slice_.split(":")[0] for slice_ in picked]
 
 
 def pick(queues: Queues, weights: Mapping[str, float], room: int) -> list[str]:

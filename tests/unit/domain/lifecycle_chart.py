@@ -17,11 +17,11 @@ from engine.domain.lifecycle import (
     TRANSITIONS,
     CampaignState,
     DeliveryState,
+    EnrolmentState,
     ExitReason,
     RunState,
     SkipReason,
     SliceState,
-    StayState,
 )
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "lifecycle.md"
@@ -38,7 +38,7 @@ _REASONS: Final = "\n| skipped because | meaning |\n|---|---|\n" + "".join(
 MACHINES: Final[dict[str, tuple[type[StrEnum], str]]] = {
     "Campaign": (CampaignState, "From its first apply to its end. Only `live` lets users in."),
     "Enrolment": (
-        StayState,
+        EnrolmentState,
         f"One user in one campaign, from entry to exit. It ends for exactly one reason: {_EXITS}.",
     ),
     "Delivery": (
@@ -60,7 +60,7 @@ the tables in `engine/domain/lifecycle.py`; run it after a change there. The ter
 
 def page() -> str:
     """Return the whole page."""
-    return INTRODUCTION + "".join(_section(name, *told) for name, told in MACHINES.items())
+    return INTRODUCTION + "".join(_section(name, *machine) for name, machine in MACHINES.items())
 
 
 def _section(name: str, states: type[StrEnum], introduction: str) -> str:

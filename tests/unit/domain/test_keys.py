@@ -67,8 +67,8 @@ def test_one_range_is_the_whole_space() -> None:
 
 def test_arms_of_two_purposes_or_campaigns_are_independent() -> None:
     people = [str(n) for n in range(2_000)]
-    for one, other in ((("c1", "holdout"), ("c1", "variant")), (("c1", "holdout"), ("c2", "holdout"))):
-        both = sum(arm(*one, name) < 0.5 and arm(*other, name) < 0.5 for name in people)
+    for item, other in ((("c1", "holdout"), ("c1", "variant")), (("c1", "holdout"), ("c2", "holdout"))):
+        both = sum(arm(*item, name) < 0.5 and arm(*other, name) < 0.5 for name in people)
         assert 400 < both < 600
 
 

@@ -13,17 +13,17 @@ from engine.domain.lifecycle import (
     TRANSITIONS,
     CampaignState,
     DeliveryState,
+    EnrolmentState,
     RunState,
     SkipReason,
     SliceState,
-    StayState,
     check_transition,
 )
 from engine.errors import IllegalTransition
 from tests.unit.domain.lifecycle_chart import PAGE, REWRITE, page
 
 C, D = CampaignState, DeliveryState
-MACHINES: tuple[type[StrEnum], ...] = (CampaignState, StayState, DeliveryState, RunState, SliceState)
+MACHINES: tuple[type[StrEnum], ...] = (CampaignState, EnrolmentState, DeliveryState, RunState, SliceState)
 PAIRS = [(before, after) for states in MACHINES for before in states for after in states]
 
 
@@ -36,8 +36,8 @@ def test_every_state_has_a_sentence_and_a_row() -> None:
     for states in MACHINES:
         assert set(SENTENCES[states]) == set(TRANSITIONS[states]) == set(states)
     assert set(SKIPPED_BECAUSE) == set(SkipReason)
-    told = [*SKIPPED_BECAUSE.values(), *(text for sentences in SENTENCES.values() for text in sentences.values())]
-    assert all(sentence.endswith(".") for sentence in told)
+    reported = [*SKIPPED_BECAUSE.values(), *(text for sentences in SENTENCES.values() for text in sentences.values())]
+    assert all(sentence.endswith(".") for sentence in reported)
 
 
 def test_equal_state_names_of_two_machines_have_separate_sentences() -> None:
@@ -47,7 +47,12 @@ def test_equal_state_names_of_two_machines_have_separate_sentences() -> None:
 
 
 def test_a_transition_stays_within_its_state_machine() -> None:
-    assert all(type(after) is states for states in MACHINES for ways in TRANSITIONS[states].values() for after in ways)
+    assert all(
+        type(after) is states
+        for states in MACHINES
+        for transition in TRANSITIONS[states].values()
+        for after in transition
+    )
     assert all(type(before) is states for states in MACHINES for before in [*TRANSITIONS[states], *SENTENCES[states]])
 
 
@@ -80,7 +85,10 @@ def test_a_refusal_names_the_possible_transitions() -> None:
 
 
 def test_a_delivery_reaches_a_provider_only_through_attempting() -> None:
-    assert {before for before, ways in TRANSITIONS[D].items() if D.SENT in ways} == {D.ATTEMPTING, D.UNKNOWN}
+    assert {before for before, transition in TRANSITIONS[D].items() if D.SENT in transition} == {
+        D.ATTEMPTING,
+        D.UNKNOWN,
+    }
     assert D.SENT not in TRANSITIONS[D][D.QUEUED]
 
 
@@ -101,7 +109,7 @@ def test_settled_states_are_all_except_queued_and_attempting() -> None:
 
 
 def test_an_ended_enrolment_stays_ended() -> None:
-    assert TRANSITIONS[StayState][StayState.ENDED] == frozenset()
+    assert TRANSITIONS[EnrolmentState][EnrolmentState.ENDED] == frozenset()
 
 
 def test_a_cancelled_campaign_never_resumes_and_a_finished_one_only_drains() -> None:

@@ -69,7 +69,9 @@ def test_a_comment_does_not_make_a_new_version_and_a_value_does(folder: Path) ->
     profile.write_text(text.replace("45d", "30d"), encoding="utf-8")
     after = load_policies(folder)
     assert after.version != before.version
-    assert [str(one) for one in differences(before, after)] == ["profiles.default.inactivity: 30d (was 45d)"]
+    assert [str(difference) for difference in differences(before, after)] == [
+        "profiles.default.inactivity: 30d (was 45d)"
+    ]
 
 
 def test_the_profile_that_a_campaign_names_governs_it() -> None:

@@ -47,7 +47,7 @@ def test_each_indexable_path_has_the_condition_of_its_index_query() -> None:
     predicate = compiled("{all: [{i: {gte: 3}}, {i: {lt: 9}}, {s: x}, {any: [{i: 1}, {s: z}]}]}")
     filters = predicate.index_filters(0)
     assert tuple(filters) == predicate.index_paths
-    assert {path: json.dumps(asked).count(path) for path, asked in filters.items()} == {"a.i": 2, "a.s": 1}
+    assert {path: json.dumps(query).count(path) for path, query in filters.items()} == {"a.i": 2, "a.s": 1}
     assert compiled("{any: [{i: 3}, {s: x}]}").index_filters(0) == {}
     ever = compiled("event: {name: Coupon Redeemed, within: 7d}").index_filters(1_000_000_000)
     assert all(path.startswith("e.Coupon Redeemed.") for path in ever)
@@ -220,10 +220,10 @@ TRUE, FALSE, MISSING = {"b": True}, {"b": False}, {}
 def test_an_explanation_is_true_in_every_group(audience: str, person: dict[str, object], expected: list[str]) -> None:
     predicate = compiled(audience)
     row = row_of(Person(person))
-    found = predicate.explain(row, (), NOW)
-    assert [leaf.told for leaf in found] == expected
-    assert any(leaf.failed for leaf in found) is not predicate.matches(row, (), NOW)
-    assert all(("is missing" in leaf.data) == ("b" not in person) for leaf in found if leaf.text == "b: true")
+    results = predicate.explain(row, (), NOW)
+    assert [leaf.sentence for leaf in results] == expected
+    assert any(leaf.failed for leaf in results) is not predicate.matches(row, (), NOW)
+    assert all(("is missing" in leaf.data) == ("b" not in person) for leaf in results if leaf.text == "b: true")
 
 
 def test_many_threads_may_share_one_predicate() -> None:

@@ -41,14 +41,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def _sources(loaded: LoadedSettings) -> dict[str, tuple[str, str]]:
-    return {one.key: (one.value, one.source) for one in loaded.origins()}
+    return {origin.key: (origin.value, origin.source) for origin in loaded.origins()}
 
 
 def _refusal(path: Path, text: str) -> list[str]:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidSource) as refused:
         load_settings(path)
-    return [str(one).removeprefix(f"{path}:") for one in refused.value.faults]
+    return [str(fault).removeprefix(f"{path}:") for fault in refused.value.faults]
 
 
 def test_the_shipped_file_is_valid_in_every_environment() -> None:
@@ -189,9 +189,9 @@ def test_an_unknown_flag_is_refused(file: Path) -> None:
     ],
 )
 def test_a_mistake_in_the_file_is_reported_with_its_place(text: str, expected: str, file: Path) -> None:
-    found = _refusal(file, text)
-    assert len(found) == 1
-    assert found[0].startswith(expected)
+    faults = _refusal(file, text)
+    assert len(faults) == 1
+    assert faults[0].startswith(expected)
 
 
 def test_an_unknown_environment_is_refused_with_a_suggestion(file: Path) -> None:

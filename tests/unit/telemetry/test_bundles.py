@@ -36,27 +36,27 @@ def other(number: int) -> bytes:
     return orjson.dumps(line) + b"\n"
 
 
-def apart(found: Sequence[Bundle | bytes]) -> list[Any]:
+def apart(bundles: Sequence[Bundle | bytes]) -> list[Any]:
     """Return the lines of documents, in the order of the file."""
-    documents = [orjson.loads(one.document()) for one in found if isinstance(one, Bundle)]
+    documents = [orjson.loads(bundle.document()) for bundle in bundles if isinstance(bundle, Bundle)]
     return [line for document in documents for line in reversed(list(unbundled(document)))]
 
 
 def test_a_window_is_one_document_that_expands_to_the_same_lines() -> None:
     lines = window([f"hh-{number}" for number in range(50)])
-    (one,) = bundled(lines)
-    assert isinstance(one, Bundle)
-    assert one.lines == tuple(lines)
-    assert one.open
-    assert apart([one]) == [orjson.loads(line) for line in lines]
-    assert len(one.document()) < sum(map(len, lines)) / 5
+    (bundle,) = bundled(lines)
+    assert isinstance(bundle, Bundle)
+    assert bundle.lines == tuple(lines)
+    assert bundle.open
+    assert apart([bundle]) == [orjson.loads(line) for line in lines]
+    assert len(bundle.document()) < sum(map(len, lines)) / 5
 
 
 def test_a_bundle_ends_at_a_multiple_of_its_longest() -> None:
     lines = window([f"hh-{number}" for number in range(2 * LONGEST + 10)])
-    found = [one for one in bundled(lines) if isinstance(one, Bundle)]
-    assert [len(one.lines) for one in found] == [LONGEST - 1, LONGEST, 11]
-    assert [one.open for one in found] == [False, False, True]
+    bundles = [bundle for bundle in bundled(lines) if isinstance(bundle, Bundle)]
+    assert [len(bundle.lines) for bundle in bundles] == [LONGEST - 1, LONGEST, 11]
+    assert [bundle.open for bundle in bundles] == [False, False, True]
     (full,) = bundled(lines[: LONGEST - 1])
     assert isinstance(full, Bundle)
     assert not full.open, "no further line can belong to it"
@@ -73,9 +73,9 @@ def test_a_bundle_ends_at_a_multiple_of_its_longest() -> None:
     ],
 )
 def test_different_lines_are_not_bundled(lines: list[bytes]) -> None:
-    found = list(bundled(lines))
-    assert len(found) == 2
-    assert apart(found) == [orjson.loads(line) for line in lines]
+    bundles = list(bundled(lines))
+    assert len(bundles) == 2
+    assert apart(bundles) == [orjson.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("torn", [b'{"@timestamp', b"no json\n", b"[1]\n", b"\n", b'{"message":"x"}\n'])
@@ -107,12 +107,12 @@ def test_any_lines_round_trip_through_bundles(given: list[tuple[list[str], int, 
         number += gap
         lines += window(some, number, NOW + moment)
         number += len(some)
-    found = list(bundled(lines))
-    assert apart(found) == [orjson.loads(line) for line in lines]
-    assert [raw for one in found if isinstance(one, Bundle) for raw in one.lines] == lines
+    bundles = list(bundled(lines))
+    assert apart(bundles) == [orjson.loads(line) for line in lines]
+    assert [raw for bundle in bundles if isinstance(bundle, Bundle) for raw in bundle.lines] == lines
     for cut in range(len(lines)):
         before = list(bundled(lines[:cut]))
         whole = before[:-1] if before and isinstance(before[-1], Bundle) and before[-1].open else before
-        assert [(one.document(), one.lines) for one in whole if isinstance(one, Bundle)] == [
-            (one.document(), one.lines) for one in found[: len(whole)] if isinstance(one, Bundle)
+        assert [(batch.document(), batch.lines) for batch in whole if isinstance(batch, Bundle)] == [
+            (bundle.document(), bundle.lines) for bundle in bundles[: len(whole)] if isinstance(bundle, Bundle)
         ], "whoever sees fewer lines cuts them alike, but for the last"

@@ -162,19 +162,19 @@ def test_events_below_the_level_write_no_line(tmp_path: Path) -> None:
 
 
 def test_a_listener_gets_each_event(tmp_path: Path) -> None:
-    with listening() as heard:
+    with listening() as events:
         emit_each("delivery.sent", COMMON, ROWS)
-    assert len(heard.of("delivery.sent", workspace="grocer")) == len(ROWS)
-    assert heard.of("delivery.sent", user="hh-1")[0].fields == {
+    assert len(events.of("delivery.sent", workspace="grocer")) == len(ROWS)
+    assert events.of("delivery.sent", user="hh-1")[0].fields == {
         **{name: value for name, value in COMMON.items() if value is not None},
         **ROWS[0],
     }
 
 
 def test_an_empty_emit_writes_nothing() -> None:
-    with listening() as heard:
+    with listening() as events:
         emit_each("delivery.sent", COMMON, [])
-    assert heard.of("delivery.sent") == []
+    assert events.of("delivery.sent") == []
 
 
 @pytest.mark.parametrize("rows", [[{"user": "a"}, {"entry": "1"}], [{"attempts": 1}], [{"as_of": 5}]])

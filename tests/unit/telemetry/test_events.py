@@ -23,20 +23,20 @@ def test_every_event_is_a_noun_and_a_verb_with_a_meaning(kind: events.EventType)
 
 
 def test_a_subscriber_gets_events_until_it_unsubscribes() -> None:
-    heard: list[Occurrence] = []
-    leave = subscribe(heard.append)
+    occurrences: list[Occurrence] = []
+    leave = subscribe(occurrences.append)
     emit("batch.decided", run="r", users=3, reason=None, lane=None) if False else emit(
         "batch.decided", run="r", users=3
     )
     leave()
     emit("batch.decided", run="r", users=4)
-    assert [(one.name, one.fields) for one in heard] == [("batch.decided", {"run": "r", "users": 3})]
+    assert [(line.name, line.fields) for line in occurrences] == [("batch.decided", {"run": "r", "users": 3})]
 
 
 def test_fields_that_are_none_count_as_absent() -> None:
-    with listening() as heard:
+    with listening() as emitted:
         emit("batch.decided", run="r", lane=None)
-    assert heard.of("batch.decided")[0].fields == {"run": "r"}
+    assert emitted.of("batch.decided")[0].fields == {"run": "r"}
 
 
 @pytest.mark.parametrize(("name", "fields"), [("batch.eaten", {}), ("batch.decided", {"body": "x"})])
@@ -48,13 +48,13 @@ def test_a_name_outside_the_contract_is_refused(name: str, fields: dict[str, obj
 def test_a_production_process_omits_fields_outside_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     events.strict(False)
     try:
-        with listening() as heard:
+        with listening() as emitted:
             emit("batch.eaten", users=1)
             emit("batch.decided", users=1, body="x")
             emit("batch.decided", users=2, body="x")
     finally:
         events.strict(True)
-    assert [one.fields for one in heard.of("batch.decided")] == [{"users": 1}, {"users": 2}]
+    assert [occurrence.fields for occurrence in emitted.of("batch.decided")] == [{"users": 1}, {"users": 2}]
     assert capsys.readouterr().err.count("no field") <= 1
 
 
@@ -66,17 +66,17 @@ def test_a_raising_subscriber_stops_no_other(capsys: pytest.CaptureFixture[str])
 
     leave = subscribe(broken)
     try:
-        with listening() as heard:
+        with listening() as emitted:
             emit("clock.set", campaign_time=5)
     finally:
         leave()
-    assert heard.wait("clock.set", campaign_time=5)
+    assert emitted.wait("clock.set", campaign_time=5)
     assert "s3cr3t" not in capsys.readouterr().err
 
 
 def test_a_wait_for_an_event_times_out() -> None:
-    with listening() as heard, pytest.raises(TimeoutError):
-        heard.wait("clock.set", timeout=0.01)
+    with listening() as emitted, pytest.raises(TimeoutError):
+        emitted.wait("clock.set", timeout=0.01)
 
 
 def test_a_delivery_has_the_trace_of_its_choosing_run() -> None:

@@ -50,16 +50,16 @@ def passes(user: str = "hh-1") -> list[dict[str, object]]:
 
 
 def names(lines: list[Line]) -> list[str]:
-    return [f"{value_of(one, 'event.action')} {value_of(one, 'labels.slice') or ''}".strip() for one in lines]
+    return [f"{value_of(logged, 'event.action')} {value_of(logged, 'labels.slice') or ''}".strip() for logged in lines]
 
 
 @pytest.mark.parametrize("user", ["hh-1", "zoe@example.org"])
 def test_a_story_holds_the_pass_that_chose_the_delivery_and_nothing_of_others(user: str) -> None:
     lines = passes(user)
-    asked = parse_query(f"campaign:lapsed user:{user} event:delivery.sent", REDACTOR)
-    hits = [one for one in lines if asked.matches(one)]
+    query = parse_query(f"campaign:lapsed user:{user} event:delivery.sent", REDACTOR)
+    hits = [logged for logged in lines if query.matches(logged)]
     assert len(hits) == 1
-    explanation = story(hits, lambda focus: [one for one in lines if focus.holds(one)])
+    explanation = story(hits, lambda focus: [logged for logged in lines if focus.holds(logged)])
     assert names(explanation) == [
         "run.planned",
         "slice.claimed r1/a",
@@ -109,12 +109,12 @@ def test_lines_without_a_user_have_no_story() -> None:
     ],
 )
 def test_a_query_finds_lines_by_terms_and_words(text: str, found: int) -> None:
-    asked = parse_query(text, REDACTOR)
-    assert sum(asked.matches(one) for one in passes()) == found
+    query = parse_query(text, REDACTOR)
+    assert sum(query.matches(entry) for entry in passes()) == found
 
 
 def test_since_omits_older_lines() -> None:
-    assert sum(LogQuery(since=8).matches(one) for one in passes()) == 5
+    assert sum(LogQuery(since=8).matches(entry) for entry in passes()) == 5
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_a_pseudonymised_user_is_found_by_the_address() -> None:
 
 
 def test_the_newest_lines_of_many_files_are_in_order_without_torn_ones(tmp_path: Path) -> None:
-    lines = [json.dumps(one) for one in passes()]
+    lines = [json.dumps(entry) for entry in passes()]
     (tmp_path / "fast-1-0123abcd.0001.ndjson").write_text("\n".join(lines[::2]) + '\n{"@timest')
     (tmp_path / "slow-2-0123abcd.0001.ndjson").write_text("\n".join(lines[1::2]) + "\n")
     (tmp_path / "other.txt").write_text("no log")
-    found = Files(tmp_path).search(parse_query("campaign:lapsed", REDACTOR), 3)
-    assert [value_of(one, "event.sequence") for one in found] == [8, 9, 10]
+    match = Files(tmp_path).search(parse_query("campaign:lapsed", REDACTOR), 3)
+    assert [value_of(entry, "event.sequence") for entry in match] == [8, 9, 10]

@@ -171,11 +171,11 @@ def test_an_exception_keeps_its_place_and_loses_quoted_values(logs: telemetry.Lo
     except ValueError as error:
         emit("engine.failed", slice="s", error=error)
     (line,) = lines(tmp_path)
-    told = line["error"]
-    assert isinstance(told, dict)
-    assert (told["type"], told["message"]) == ("builtins.ValueError", "bad document {…")
-    assert "KeyError: '…" in told["stack_trace"]
-    assert "in _fail" in told["stack_trace"]
+    failure = line["error"]
+    assert isinstance(failure, dict)
+    assert (failure["type"], failure["message"]) == ("builtins.ValueError", "bad document {…")
+    assert "KeyError: '…" in failure["stack_trace"]
+    assert "in _fail" in failure["stack_trace"]
     assert "canary-value" not in json.dumps(line)
     assert "zoe@" not in json.dumps(line)
 
@@ -189,8 +189,8 @@ def test_our_own_errors_keep_their_text(logs: telemetry.Logs, tmp_path: Path) ->
 def test_an_outage_raised_by_a_library_is_no_unhandled_error(logs: telemetry.Logs, tmp_path: Path) -> None:
     for error in (ServiceUnreachable("Elasticsearch does not answer"), KeyError("k")):
         logging.getLogger("dramatiq.worker").error("Failed to process m() with unhandled exception", exc_info=error)
-    told = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
-    assert told == [
+    received = [(line["log.level"], line["message"]) for line in lines(tmp_path)]
+    assert received == [
         ("warning", "library.logged: Failed to process m() now"),
         ("error", "library.logged: Failed to process m() with unhandled exception"),
     ]

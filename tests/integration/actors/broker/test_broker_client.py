@@ -80,9 +80,9 @@ def test_an_absent_redis_is_a_connection_error_with_a_remedy():
     broker = rig.hardened(f"redis://127.0.0.1:{rig.free_port()}/0")
     with pytest.raises(ConnectionClosed):
         broker.enqueue(message())
-    with pytest.raises(ServiceUnreachable) as told:
+    with pytest.raises(ServiceUnreachable) as caught:
         depths(broker)
-    assert "status" in told.value.remedy
+    assert "status" in caught.value.remedy
     broker.close()
 
 

@@ -153,14 +153,14 @@ def test_heartbeats_go_on_while_everything_is_full(valkey, monkeypatch):
 
         return blocks
 
-    one, two = (rig.hardened(valkey.url, heartbeat_timeout=2_000) for _ in range(2))
-    actor = blocks(one, "one")
+    first, two = (rig.hardened(valkey.url, heartbeat_timeout=2_000) for _ in range(2))
+    actor = blocks(first, "one")
     blocks(two, "two")
-    with rig.running(one, rig.Fleet(threads=1, prefetch=1)):
+    with rig.running(first, rig.Fleet(threads=1, prefetch=1)):
         actor.send_with_options(delay=300_000)  # fills the delay queue's prefetch
         actor.send()
         rig.wait_for(lambda: runs == ["one"], what="the first run")
-        rig.wait_for(lambda: depths(one)[0].ready == 0)
+        rig.wait_for(lambda: depths(first)[0].ready == 0)
         with rig.running(two):
             two.quiet_until = 0.0  # the grace after a start
             assert rig.holds_for(lambda: runs == ["one"], 4.0)

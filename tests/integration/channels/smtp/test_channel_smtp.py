@@ -131,8 +131,8 @@ def test_a_window_of_mails_uses_one_connection() -> None:
         assert channel.send(sent) == [Sent()] * 20
         assert channel.send([envelope(99)]) == [Sent()]
     assert sink.connections == 1
-    assert [rcpt for _, [rcpt], _ in sink.taken] == [one.recipient for one in sent] + ["hh-99@example.org"]
-    assert [raw for _, _, raw in sink.taken][:20] == [one.raw for one in sent], "dots and line ends arrive unchanged"
+    assert [rcpt for _, [rcpt], _ in sink.taken] == [mail.recipient for mail in sent] + ["hh-99@example.org"]
+    assert [raw for _, _, raw in sink.taken][:20] == [mail.raw for mail in sent], "dots and line ends arrive unchanged"
 
 
 def test_threads_share_the_connections_of_their_process() -> None:

@@ -112,12 +112,12 @@ class Hostile:
     def _talk(self, held: Held) -> None:
         if not self.say(held.socket, "CONNECT"):
             return
-        heard, recipient, body = b"", b"", False
+        received, recipient, body = b"", b"", False
         while data := held.socket.recv(65_536):
-            heard += data
+            received += data
             replies: list[str] = []
-            while b"\r\n" in heard:
-                line, _, heard = heard.partition(b"\r\n")
+            while b"\r\n" in received:
+                line, _, received = received.partition(b"\r\n")
                 if body and line != b".":
                     continue
                 verb = "DOT" if body else line[:4].upper().decode()
@@ -133,7 +133,7 @@ class Hostile:
                     self.taken.append(recipient)
                 replies.append(verb)
                 if self._loses_behind:
-                    heard = b""  # as a firewall that lets one command through at a time
+                    received = b""  # as a firewall that lets one command through at a time
             if replies and not self._answer(held.socket, replies):
                 return
 
@@ -146,7 +146,7 @@ class Hostile:
         """Answer, or misbehave; return False if the connection ends."""
         if phase == "EHLO":
             offered = ("AUTH PLAIN", *self._extensions, *(["STARTTLS"] if self._tls else []))
-            reply = b"".join(b"250-%s\r\n" % one.encode() for one in ("hostile", *offered[:-1]))
+            reply = b"".join(b"250-%s\r\n" % item.encode() for item in ("hostile", *offered[:-1]))
             reply += b"250 %s\r\n" % offered[-1].encode()
         else:
             reply = REPLIES.get(phase, b"" if phase == "TLS" else b"500 what\r\n")
@@ -185,19 +185,19 @@ def test_no_phase_exceeds_the_attempt_and_only_a_finished_body_is_unknown(
     # at most two attempts, in sequence
     assert seconds < 2 * ATTEMPT + SLACK
     if phase == "DOT":
-        assert any(isinstance(one, Unknown) for one in outcomes)
+        assert any(isinstance(outcome, Unknown) for outcome in outcomes)
     else:
-        assert all(isinstance(one, Retry) for one in outcomes), outcomes
+        assert all(isinstance(outcome, Retry) for outcome in outcomes), outcomes
         assert hostile.taken == []
         if phase not in ("RCPT", "DATA"):
-            assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
+            assert all(isinstance(outcome, Retry) and outcome.cause is not Cause.RECIPIENT for outcome in outcomes)
 
 
 @pytest.mark.parametrize("what", ["hang", "drip", "close", "garbage", b"\x16\x03\x01\x02\x00\x01"])
 def test_implicit_tls_is_bounded_too(what: str | bytes, ca: Path) -> None:
     outcomes, seconds = outcome_of(Hostile("CONNECT", what), security=Security.IMPLICIT, ca=ca)
     assert seconds < ATTEMPT + SLACK
-    assert all(isinstance(one, Retry) and one.cause is not Cause.RECIPIENT for one in outcomes)
+    assert all(isinstance(outcome, Retry) and outcome.cause is not Cause.RECIPIENT for outcome in outcomes)
 
 
 def test_clear_text_after_the_starttls_answer_is_refused(tls: ssl.SSLContext, ca: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_server_that_calls_pipelining_improper_is_retried_once_without_it(phas
     """
     hostile = Hostile(phase, reply, extensions=("PIPELINING",))
     outcomes, _ = outcome_of(hostile)
-    assert all(isinstance(one, Retry) and one.cause in (Cause.US, Cause.UNSURE) for one in outcomes)
+    assert all(isinstance(outcome, Retry) and outcome.cause in (Cause.US, Cause.UNSURE) for outcome in outcomes)
     assert hostile.connections == 2
 
 
@@ -294,13 +294,13 @@ class LoggingIn(Hostile):
 
     def _talk(self, held: Held) -> None:
         held.socket.sendall(b"220 x\r\n")
-        with held.socket.makefile("rb") as heard:
-            heard.readline()
+        with held.socket.makefile("rb") as stream:
+            stream.readline()
             held.socket.sendall(b"250-x\r\n250 AUTH %s\r\n" % self._mechanism.encode())
-            self.told += heard.readline().split()[2:]
+            self.told += stream.readline().split()[2:]
             for challenge in self._challenges:
                 held.socket.sendall(b"334 %s\r\n" % challenge)
-                self.told.append(heard.readline().strip())
+                self.told.append(stream.readline().strip())
         held.socket.sendall(b"535 5.7.8 no\r\n")
 
 
@@ -318,7 +318,7 @@ def test_a_user_and_a_password_in_any_script_log_in_as_utf_8(
     server = LoggingIn(mechanism, challenges)
     with server.listening() as port, sending(port, username="ünï", password="pässwörd") as channel:
         assert channel.send([envelope(1)]) == [Retry(timedelta(minutes=10), "smtp_535")]
-    assert [b64decode(one).decode() for one in server.told] == expected
+    assert [b64decode(word).decode() for word in server.told] == expected
 
 
 def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:
@@ -329,12 +329,12 @@ def test_an_invalid_challenge_costs_a_retry_and_raises_nothing() -> None:
 
 @pytest.mark.parametrize("server", ["faß.invalid", "ünï.invalid"])
 def test_an_international_host_name_is_resolved_by_idna_2008(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    calls: list[str] = []
     find = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: asked.append(host) or find("127.0.0.1", *rest))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: calls.append(host) or find("127.0.0.1", *rest))
     with Hostile().listening() as port, sending(port, host=server) as channel:
         assert channel.send([envelope(1)]) == [Sent()]
-    assert asked == [{"faß.invalid": "xn--fa-hia.invalid", "ünï.invalid": "xn--n-nga1b.invalid"}[server]]
+    assert calls == [{"faß.invalid": "xn--fa-hia.invalid", "ünï.invalid": "xn--n-nga1b.invalid"}[server]]
 
 
 def test_a_resolver_that_does_not_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_a_window_is_pipelined_over_one_connection() -> None:
         sent = [envelope(number) for number in range(50)]
         assert channel.send(sent) == [Sent()] * 50
     assert sink.connections == 1
-    assert [raw for _, _, raw in sink.taken] == [one.raw for one in sent]
+    assert [raw for _, _, raw in sink.taken] == [mail.raw for mail in sent]
 
 
 def test_a_connection_carries_at_most_its_number_of_mails() -> None:
@@ -93,7 +93,7 @@ def test_large_bodies_are_pipelined_over_tls_with_the_next_envelope(tls: ssl.SSL
         with sending(port, **options) as channel:
             sent = [envelope(number, text=text) for number in range(6)]
             assert channel.send(sent) == [Sent()] * 6
-    assert {raw for _, _, raw in sink.taken} == {one.raw for one in sent}
+    assert {raw for _, _, raw in sink.taken} == {mail.raw for mail in sent}
 
 
 class Late:
@@ -184,7 +184,7 @@ def test_only_bodies_in_flight_on_broken_connections_are_unknown() -> None:
     server = Late(0.01, breaks_after=10)
     with server.listening() as port, sending(port, connections=4) as channel:
         outcomes = channel.send([envelope(number) for number in range(30)])
-    kinds = Counter(type(one) for one in outcomes)
+    kinds = Counter(type(outcome) for outcome in outcomes)
     assert kinds[Sent] == 10
     assert kinds[Unknown] == 20, "each was taken by a server that then broke, on a connection of its own in the end"
     assert sum(server.taken.values()) == 30
@@ -230,7 +230,7 @@ def scripted(behave: Callable[[socket.socket], None]) -> tuple[int, Callable[[],
 
 def test_a_body_is_never_read_as_commands_after_a_refused_recipient() -> None:
     """The server refuses the recipient and still answers 354 to DATA: it gets a lone dot and the next envelope."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     def lenient(connection: socket.socket) -> None:
         connection.sendall(b"220 hello\r\n")
@@ -238,12 +238,14 @@ def test_a_body_is_never_read_as_commands_after_a_refused_recipient() -> None:
         replies = {b"EHLO": b"250-x\r\n250 PIPELINING\r\n", b"MAIL": b"250 ok\r\n", b"DATA": b"354 go\r\n"}
         refusals = [b"550 5.1.1 nobody\r\n"]
         for line in lines:
-            heard.append(line.strip())
+            received.append(line.strip())
             if line[:4] == b"RCPT":
                 connection.sendall(refusals.pop() if refusals else b"250 ok\r\n")
             elif line == b".\r\n":
                 connection.sendall(
-                    b"554 no recipients\r\n" if len([one for one in heard if one == b"."]) == 1 else b"250 ok\r\n"
+                    b"554 no recipients\r\n"
+                    if len([logged for logged in received if logged == b"."]) == 1
+                    else b"250 ok\r\n"
                 )
             elif line[:4].upper() in replies:
                 connection.sendall(replies[line[:4].upper()])
@@ -252,8 +254,10 @@ def test_a_body_is_never_read_as_commands_after_a_refused_recipient() -> None:
     with sending(port) as channel:
         assert channel.send([envelope(1), envelope(2)]) == [Failed("smtp_550"), Sent()]
     end()
-    first_dot = heard.index(b".")
-    assert [line[:4] for line in heard[1:first_dot]] == [b"MAIL", b"RCPT", b"DATA"], "nothing between DATA and the dot"
+    first_dot = received.index(b".")
+    assert [line[:4] for line in received[1:first_dot]] == [b"MAIL", b"RCPT", b"DATA"], (
+        "nothing between DATA and the dot"
+    )
 
 
 def test_a_silent_server_leaves_one_unknown_and_the_rest_for_later() -> None:

@@ -105,8 +105,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def by_honcho(folder: Path) -> dict[str, list[Any]]:
     """Return exit code and output of each line under honcho's own classes."""
     done = subprocess.run([sys.executable, "-c", DRIVER], cwd=folder, capture_output=True, text=True, check=True)
-    told: dict[str, list[Any]] = json.loads(done.stdout)
-    return told
+    document: dict[str, list[Any]] = json.loads(done.stdout)
+    return document
 
 
 def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
@@ -117,7 +117,7 @@ def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]
     exits: dict[str, str] = {}
 
     def tell(states: Any) -> None:
-        exits.update({one.name: one.last_exit for one in states if one.last_exit})
+        exits.update({state.name: state.last_exit for state in states if state.last_exit})
         if len(exits) == len(types):
             os.kill(os.getpid(), 15)
 
@@ -137,7 +137,7 @@ def by_us(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]
 def test_each_line_runs_as_honcho_runs_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = by_honcho(folder), by_us(folder, monkeypatch)
     assert len(ours) == len(LINES)
-    told = sum(output.count("told {") for _, output in ours.values())
-    assert told >= len(LINES) - 8, "the program was run"
+    count = sum(output.count("told {") for _, output in ours.values())
+    assert count >= len(LINES) - 8, "the program was run"
     for number, line in enumerate(LINES):
         assert ours[f"line{number}"] == theirs[f"line{number}"], line

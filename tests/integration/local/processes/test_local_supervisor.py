@@ -92,10 +92,10 @@ class Run:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.read.append(line.rstrip("\n"))
-            if found := re.search(pattern, line):
+            if match := re.search(pattern, line):
                 times -= 1
                 if times == 0:
-                    return found
+                    return match
         raise AssertionError(f"{pattern!r} never came:\n" + "\n".join(self.read))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -163,7 +163,7 @@ def test_an_ended_process_is_restarted_after_a_doubling_delay(start: Start) -> N
     run = start("web: sh -c 'exit 3'\n")
     run.until("starts again", times=5)
     run.end()
-    delays = [float(found) for line in run.read for found in re.findall(r"starts again in (\S+) s", line)]
+    delays = [float(number) for line in run.read for number in re.findall(r"starts again in (\S+) s", line)]
     assert delays[:5] == [0.001, 0.002, 0.004, 0.008, 0.016]
     assert run.count("ended with code 3") >= 5
 

@@ -75,7 +75,7 @@ def states(tidegate: Tidegate) -> tuple[int, dict[str, str], int | None]:
     command = tidegate("status", "--json")
     output, _ = command.communicate()
     document = json.loads(output)
-    return command.returncode, {one["name"]: one["state"] for one in document["services"]}, document["up"]
+    return command.returncode, {row["name"]: row["state"] for row in document["services"]}, document["up"]
 
 
 def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tidegate, tmp_path: Path) -> None:
@@ -95,20 +95,20 @@ def test_up_starts_services_and_processes_and_down_ends_them_all(tidegate: Tideg
 
     document = json.loads(tidegate("status", "--json").communicate()[0])
     web_now, other, exits = document["processes"]
-    assert [(one["state"], one["restarts"]) for one in (web_now, other)] == [("running", 0), ("running", 0)]
+    assert [(item["state"], item["restarts"]) for item in (web_now, other)] == [("running", 0), ("running", 0)]
     assert (exits["name"], exits["last_exit"]) == ("exits", "with code 3")
     assert exits["state"] in {"restarting", "failing"}
     assert other["since"].startswith("20")
 
-    broker = next(one["pid"] for one in document["services"] if one["name"] == "broker")
+    broker = next(row["pid"] for row in document["services"] if row["name"] == "broker")
     os.kill(broker, signal.SIGKILL)
     until(up, f"broker (pid {broker}) died; it starts again in 0.25 s")
     until(up, "broker runs again")
-    told = tidegate("status").communicate()[0]
-    line = next(line for line in told.splitlines() if line.startswith("broker"))
+    result = tidegate("status").communicate()[0]
+    line = next(line for line in result.splitlines() if line.startswith("broker"))
     assert line.split()[1] == "running"
     assert line.split()[-3:] == ["1", "by", "SIGKILL"]
-    assert f"tidegate up runs (pid {up.pid})" in told
+    assert f"tidegate up runs (pid {up.pid})" in result
 
     second = tidegate("up")
     assert "already runs" in second.communicate()[0]
@@ -132,12 +132,12 @@ def test_ctrl_c_ends_up_with_its_services(tidegate: Tidegate, tmp_path: Path) ->
     up = tidegate("up", "--scale", "web=2", "--log-format", "json")
     said = [json.loads(until(up, text)) for text in ("starting mongo", "mails go to", "web.2 started", "from-the-file")]
     assert said[3]["message"] == "from-the-file 1s", "what .env says is handed on"
-    assert [one["labels"]["process"] for one in said][:3] == ["tidegate"] * 3
+    assert [line["labels"]["process"] for line in said][:3] == ["tidegate"] * 3
     before = LocalServices(tmp_path / "var").status()
     up.send_signal(signal.SIGINT)
     up.communicate()
     assert up.returncode == 130
-    assert [one.name for one in before if one.pid and birth_of(one.pid)] == []
+    assert [service.name for service in before if service.pid and birth_of(service.pid)] == []
 
 
 def test_detached_services_run_until_down(tidegate: Tidegate) -> None:

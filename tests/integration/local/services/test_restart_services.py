@@ -95,10 +95,10 @@ def test_a_dead_service_is_restarted_at_its_address_with_its_data_and_reported(m
     with MongoClient(urls.mongo_url, w="majority") as client, redis.Redis.from_url(urls.broker_url) as broker:
         assert client.x.y.count_documents({}) == 1
         assert broker.get("kept") == b"yes"
-    shown = {one.name: one for one in services.status() if one.name in NEEDED}
-    assert {one.state for one in shown.values()} == {"running"}
-    assert {one.restarts for one in shown.values()} == {1}
-    assert {one.last_exit for one in shown.values()} == {"by SIGKILL"}
+    shown = {status.name: status for status in services.status() if status.name in NEEDED}
+    assert {status.state for status in shown.values()} == {"running"}
+    assert {status.restarts for status in shown.values()} == {1}
+    assert {status.last_exit for status in shown.values()} == {"by SIGKILL"}
     assert not set(pids(services).values()) & set(before.values())
     os.kill(pids(services)["cache"], signal.SIGKILL)
     said.until("cache", "it starts again in 0.5 s")
@@ -113,12 +113,12 @@ def test_a_hanging_service_is_killed_and_restarted_at_its_address(make: Make, mo
     services = make(say=said)
     urls = services.start(NEEDED)
     monkeypatch.setattr("engine.local.services.reachability.ANSWERS", 0.5)
-    services.keeper.asked, services.keeper.hung = 0.2, 3.0
+    services.keeper.between_questions, services.keeper.hung = 0.2, 3.0
     services.keep()
     before = pids(services)
     os.kill(before["cache"], signal.SIGSTOP)
     said.until("cache", f"pid {before['cache']}", "does not answer; it is killed after 3 s")
-    assert {one.name: one.answers for one in map(services.asked, services.status()) if one.pid} == {
+    assert {item.name: item.answers for item in map(services.probed, services.status()) if item.pid} == {
         "mongo": True,
         "broker": True,
         "cache": False,
@@ -144,7 +144,7 @@ def test_a_service_ended_on_purpose_is_not_restarted(make: Make) -> None:
     make().stop(everything=True)
     broker_died = [line for line in said.lines if "runs again" in line]
     assert broker_died == []
-    assert {one.state for one in services.status()} == {"ended", "absent"}
+    assert {status.state for status in services.status()} == {"ended", "absent"}
 
 
 @pytest.mark.parametrize("on_purpose", [False, True])

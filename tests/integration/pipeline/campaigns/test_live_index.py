@@ -68,24 +68,24 @@ def index(campaigns: Campaigns, clock: HandClock) -> LiveCampaigns:
 
 
 def test_the_index_follows_changes_by_others(index: LiveCampaigns, campaigns: Campaigns) -> None:
-    before = index.those(live)
+    before = index.where(live)
     assert set(before) == {"c0", "c1", "c2"}
     campaigns.move(before["c1"], C.PAUSED)
     assert changed(index)
-    assert set(index.those(live)) == {"c0", "c2"}
+    assert set(index.where(live)) == {"c0", "c2"}
     assert set(before) == {"c0", "c1", "c2"}, "what was given never changes"
     paused = campaigns.get("c1")
     assert paused is not None
     campaigns.move(paused, C.LIVE)
     assert changed(index)
-    assert set(index.those(live)) == {"c0", "c1", "c2"}
+    assert set(index.where(live)) == {"c0", "c1", "c2"}
 
 
 def test_own_passes_are_known_at_once_and_are_no_change(index: LiveCampaigns, campaigns: Campaigns) -> None:
     generation = index.generation
     campaigns.passed(["c0"], 20, crossed=True)
     index.passed(["c0"], 20, crossed=True)
-    known = index.those(live)["c0"]
+    known = index.where(live)["c0"]
     assert (known.pass_as_of, known.crossed_to) == (20, 20)
     assert not changed(index)
     assert index.generation == generation
@@ -97,7 +97,7 @@ def test_passes_of_another_clock_are_read_within_a_minute(
     campaigns.passed(["c0", "c1"], 20)
     clock.at = MARKS_AGAIN + 1
     assert not changed(index), "no change that anybody must act on"
-    assert {uid: record.pass_as_of for uid, record in index.those(live).items()} == {
+    assert {uid: record.pass_as_of for uid, record in index.where(live).items()} == {
         "c0": 20,
         "c1": 20,
         "c2": 10,
@@ -108,7 +108,7 @@ def test_a_change_dated_too_early_is_found_too(
     index: LiveCampaigns, campaigns: Campaigns, clock: HandClock, database: Database[dict[str, Any]]
 ) -> None:
     """A new primary's clock may be behind, so its writes may be dated before what was read already."""
-    campaigns.move(index.those(live)["c2"], C.PAUSED)
+    campaigns.move(index.where(live)["c2"], C.PAUSED)
     database.campaigns.update_one({"_id": "c2"}, [{"$set": {"touched": {"$subtract": ["$touched", 86_400_000]}}}])
     new = CampaignRecord("c3", "shop", "n3", "continuous", C.DRAFT, 1, {"campaign": "n3"})
     campaigns.apply(new)
@@ -118,8 +118,8 @@ def test_a_change_dated_too_early_is_found_too(
     clock.at += MARKS_AGAIN
     index.refresh()
     assert changed(index)
-    assert set(index.those(live)) == {"c0", "c1"}
-    assert index.those(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
+    assert set(index.where(live)) == {"c0", "c1"}
+    assert index.where(_draft) == {"c3": replace(new, spec={"campaign": "n3"})}
 
 
 def test_a_refresh_that_fails_half_way_loses_no_change(
@@ -129,7 +129,7 @@ def test_a_refresh_that_fails_half_way_loses_no_change(
         raise AutoReconnect("the primary steps down")
 
     before = index.generation
-    campaigns.move(index.those(live)["c1"], C.PAUSED)
+    campaigns.move(index.where(live)["c1"], C.PAUSED)
     clock.at = MARKS_AGAIN + 1
     with monkeypatch.context() as patched:
         patched.setattr(campaigns, "marks", away)
@@ -137,7 +137,7 @@ def test_a_refresh_that_fails_half_way_loses_no_change(
             index.refresh()
     index.refresh()
     assert index.generation > before, "who builds on the records does so anew"
-    assert set(index.those(live)) == {"c0", "c2"}
+    assert set(index.where(live)) == {"c0", "c2"}
 
 
 def _draft(record: CampaignRecord) -> bool:

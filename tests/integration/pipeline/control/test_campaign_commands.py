@@ -22,16 +22,16 @@ TWO = [{"name": "one"}, {"name": "two", "wait": "5d"}]
 @contextmanager
 def at_first(event: str, act: Callable[[], object]) -> Iterator[list[str]]:
     """Act at the first such event, in the emitting thread; yield the names of all events."""
-    told: list[str] = []
+    reported: list[str] = []
 
     def hear(occurrence: events.Occurrence) -> None:
-        told.append(occurrence.name)
-        if occurrence.name == event and told.count(event) == 1:
+        reported.append(occurrence.name)
+        if occurrence.name == event and reported.count(event) == 1:
             act()
 
     end = events.subscribe(hear)
     try:
-        yield told
+        yield reported
     finally:
         end()
 

@@ -57,8 +57,11 @@ def play(world: World, campaign: dict[str, Any]) -> list[dict[str, Any]]:
         world.after("2d")
     world.steer("stop", "hello") if campaign["kind"] == "continuous" else None
     world.after("1d")
-    found = world.database["enrolments"].find().sort([("user", 1), ("entry", 1)])
-    return [{key: one for key, one in raw.items() if key not in ("_id", "campaign", "version")} for raw in found]
+    documents = world.database["enrolments"].find().sort([("user", 1), ("entry", 1)])
+    return [
+        {key: document for key, document in raw.items() if key not in ("_id", "campaign", "version")}
+        for raw in documents
+    ]
 
 
 @pytest.mark.parametrize("name", PLAYS)
@@ -67,11 +70,11 @@ def test_completion_at_settling_and_by_evaluation_leave_the_same_document(
 ) -> None:
     campaign, completes = PLAYS[name]
     at_once = make_world()
-    told = play(at_once, campaign)
+    result = play(at_once, campaign)
     monkeypatch.setattr(CompletionOnSettle, "may_complete", lambda *_: False)
     later = make_world()
-    assert told == play(later, campaign)
-    assert {raw["state"] for raw in told} >= {"ended"}
+    assert result == play(later, campaign)
+    assert {raw["state"] for raw in result} >= {"ended"}
     due = [sum(run["kind"] == "due" for run in world.runs("hello")) for world in (at_once, later)]
     assert (due[0] < due[1]) == completes
 

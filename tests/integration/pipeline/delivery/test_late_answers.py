@@ -102,11 +102,11 @@ def launch(world: World, server: LateServer, kept: int, **file: object) -> list[
 
 def states(world: World) -> Counter[str]:
     """Return the number of deliveries in each state."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for enrolment in world.enrolments("hello"):
         ended = enrolment.settled[-1].state if enrolment.settled else None
-        found[str(enrolment.outgoing.state if enrolment.outgoing is not None else ended)] += 1
-    return found
+        counts[str(enrolment.outgoing.state if enrolment.outgoing is not None else ended)] += 1
+    return counts
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -241,8 +241,8 @@ def test_a_slice_ends_with_its_turn_and_leaves_deliveries_not_begun_queued(
         world.step()
     assert time.monotonic() - began < 20, "no step waits for the provider"
     until(lambda: states(world)["attempting"] <= 4)  # one for each connection
-    found = states(world)
-    assert found["queued"] == len(USERS) - found["attempting"]
+    counts = states(world)
+    assert counts["queued"] == len(USERS) - counts["attempting"]
     assert all(
         enrolment.outgoing is not None and not enrolment.outgoing.attempts for enrolment in world.enrolments("hello")
     )

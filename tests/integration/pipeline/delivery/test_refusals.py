@@ -63,10 +63,10 @@ def test_a_refusal_of_the_sender_fails_no_delivery_and_sending_continues_once_me
     world.users(USERS)
     world.apply({"campaign": "hello", "kind": "one_off"})
     world.launch("hello")
-    asked = 100_000
+    limit = 100_000
     for _ in range(3):
         tries(world, 1)
-        spent, asked = asked - len(sink.answers[phase]), len(sink.answers[phase])
+        spent, limit = limit - len(sink.answers[phase]), len(sink.answers[phase])
         assert 0 < spent <= 250, "a window of each slice is tried, not everybody"
     assert states(world) == {"queued": len(USERS)}
     record = world.record("hello")
@@ -128,10 +128,10 @@ def test_a_hard_bounce_suppresses_the_address_for_every_campaign(world: World, s
             return "250 OK"
 
     sink.handle_RCPT = Choosy.handle_RCPT.__get__(sink)  # type: ignore[method-assign]
-    with listening() as heard:
+    with listening() as events:
         world.start({"campaign": "hello", "kind": "one_off"})
     assert states(world) == {"sent": 1, "failed": 3}
-    assert {str(one.fields["user"]) for one in heard.of("address.suppressed")} == {"gone", "also"}
+    assert {str(occurrence.fields["user"]) for occurrence in events.of("address.suppressed")} == {"gone", "also"}
     app = world.app
     # a replay is like any later mail: a dead address stays dead
     assert replay(app.stores.deliveries, app.commands, app.stores.wakeup, app.clock, world.record("hello"), None) == 3
@@ -269,7 +269,7 @@ def test_every_skipped_delivery_has_a_log_line(make_world: Callable[..., World])
     world.users([f"none{number}" for number in range(15)], email=None)  # not all of them are in the holdout
     world.users([f"left{number}" for number in range(15)], unsubscribed=True)
     world.user("exits", plan="free")
-    with listening() as heard:
+    with listening() as emitted:
         world.start({"campaign": "hello", "kind": "one_off", "holdout": "30%"})
         world.apply({"campaign": "series", "audience": {"plan": "free"}})
         world.launch("series")
@@ -285,11 +285,13 @@ def test_every_skipped_delivery_has_a_log_line(make_world: Callable[..., World])
     expected: Counter[tuple[str, str, str]] = Counter()
     for name in ("hello", "series", "cut"):
         for enrolment in world.enrolments(name):
-            for one in enrolment.settled:
-                if one.state == "skipped":
-                    expected[(name, f"{enrolment.id}/{one.message}", str(one.reason))] += 1
-    events = heard.of("delivery.skipped")
+            for delivery in enrolment.settled:
+                if delivery.state == "skipped":
+                    expected[(name, f"{enrolment.id}/{delivery.message}", str(delivery.reason))] += 1
+    events = emitted.of("delivery.skipped")
     lines = Counter((str(o.fields["campaign"]), str(o.fields["key"]), str(o.fields["reason"])) for o in events)
     assert lines == expected
     assert {reason for _, _, reason in lines} == {"holdout", "no_address", "suppressed", "exited", "cancelled"}
-    assert all(one.fields.get("chosen_at") and one.fields.get("slice") and one.fields.get("as_of") for one in events)
+    assert all(
+        event.fields.get("chosen_at") and event.fields.get("slice") and event.fields.get("as_of") for event in events
+    )

@@ -31,9 +31,9 @@ def world(make_world: Callable[..., World], sink: Sink) -> Iterator[World]:
 
 
 def outgoing(world: World, user: str) -> dict[str, Any]:
-    (found,) = world.database["enrolments"].find({"user": {"$regex": f"/{user}$"}})
-    told: dict[str, Any] = found["outgoing"]
-    return told
+    (document,) = world.database["enrolments"].find({"user": {"$regex": f"/{user}$"}})
+    delivery: dict[str, Any] = document["outgoing"]
+    return delivery
 
 
 def until_put_off(world: World, user: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_temporary_refusal_is_retried_and_blocks_no_other(world: World, sink: 
     hurry(world.database)
     world.settle()
     assert len(sink.taken) == 2
-    assert [one.attempts for one in world.enrolment("hello", first).settled] == [2]
+    assert [delivery.attempts for delivery in world.enrolment("hello", first).settled] == [2]
     assert world.state("hello") == "finished"
 
 
@@ -88,10 +88,10 @@ def test_the_pause_doubles_with_each_attempt_until_the_attempts_are_used_up(worl
     assert all(later == pytest.approx(min(2 * pause, 14_400), rel=0.1) for pause, later in pairwise(pauses))
     world.settle()
     assert world.ends("hello", "u") == [("one", "failed", "retries_exhausted")]
-    assert [one.attempts for one in world.enrolment("hello", "u").settled] == [MOST_ATTEMPTS]
+    assert [delivery.attempts for delivery in world.enrolment("hello", "u").settled] == [MOST_ATTEMPTS]
     del sink.answers["RCPT"]
     world.after("1d")
-    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "failed"), ("two", "sent")]
+    assert [end[:2] for end in world.ends("hello", "u")] == [("one", "failed"), ("two", "sent")]
     assert world.state("hello") == "finished"
 
 
@@ -150,10 +150,10 @@ def test_a_replay_of_one_message_leaves_the_other_failures_alone(world: World, s
     sink.answers["RCPT"] = ["550 no", "550 no"]
     world.user("u")
     world.start({"campaign": "hello", "kind": "one_off", "messages": [{"name": "one"}, {"name": "two"}]})
-    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "failed"), ("two", "failed")]
+    assert [end[:2] for end in world.ends("hello", "u")] == [("one", "failed"), ("two", "failed")]
     assert again(world, message="two") == 1
     world.settle()
-    assert sorted(one[:2] for one in world.ends("hello", "u")) == [("one", "failed"), ("two", "sent")]
+    assert sorted(end[:2] for end in world.ends("hello", "u")) == [("one", "failed"), ("two", "sent")]
 
 
 def test_a_replay_sends_nothing_to_users_who_left(world: World, sink: Sink) -> None:
@@ -174,9 +174,9 @@ def test_a_replay_of_an_active_enrolment_continues_the_series(world: World, sink
     assert again(world) == 1
     world.settle()
     world.after("4d")
-    assert [one[0] for one in world.ends("hello", "u")] == ["one"]
+    assert [end[0] for end in world.ends("hello", "u")] == ["one"]
     world.after("1d")
-    assert [one[:2] for one in world.ends("hello", "u")] == [("one", "sent"), ("two", "sent")]
+    assert [end[:2] for end in world.ends("hello", "u")] == [("one", "sent"), ("two", "sent")]
 
 
 def test_a_cancelled_campaign_and_a_draft_have_nothing_to_replay(world: World) -> None:

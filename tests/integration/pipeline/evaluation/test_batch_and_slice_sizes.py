@@ -89,7 +89,7 @@ def enrolments_and_deliveries(world: World) -> dict[tuple[str, str, int], Any]:
             enrolment.ended_at,
             enrolment.converted_at,
             enrolment.due_at,
-            [(one.message, one.state, one.reason, one.at) for one in enrolment.settled],
+            [(delivery.message, delivery.state, delivery.reason, delivery.at) for delivery in enrolment.settled],
         )
         for name in ("series", "hello")
         for enrolment in world.enrolments(name)
@@ -167,8 +167,8 @@ def test_a_campaign_takes_no_turn_from_another_workspace(make_world: Callable[..
     world.tick()
     world.work(lambda kind, ident: kind == "plan")
     world.tick()
-    rung = [ident for kind, ident, _ in world.asked if kind == "process"]
-    assert any(ident.startswith("other/") for ident in rung[:3])
-    assert len(rung) == 16, "depth 4 for each of 4 threads"
+    enqueued = [ident for kind, ident, _ in world.asked if kind == "process"]
+    assert any(ident.startswith("other/") for ident in enqueued[:3])
+    assert len(enqueued) == 16, "depth 4 for each of 4 threads"
     world.settle()
     assert len(world.mails()) == 61

@@ -66,7 +66,7 @@ def test_each_chosen_delivery_lies_in_a_slice(world: World) -> None:
     for _ in range(3):
         world.tick()
         world.work(lambda kind, ident: kind != "deliver")
-    ranges = [(one["first"], one["until"]) for one in parts(world)]
+    ranges = [(part["first"], part["until"]) for part in parts(world)]
     for enrolment in world.enrolments("hello"):
         rest = enrolment.id.split("/", 2)[2]
         assert any(first < rest < until for first, until in ranges), rest

@@ -157,7 +157,7 @@ def test_a_user_whose_row_raises_is_evaluated_alone_and_blocks_no_other(
     evaluate = world.app.evaluator.evaluate
 
     def raising(campaign: Any, profile: Any, them: Any, as_of: int, **more: Any) -> Any:
-        if any(one.row is not None and one.row.key == user_key("shop", "bad") for one in them):
+        if any(evaluation.row is not None and evaluation.row.key == user_key("shop", "bad") for evaluation in them):
             raise ValueError("a row that nobody expected")
         return evaluate(campaign, profile, them, as_of, **more)
 

@@ -115,8 +115,8 @@ def test_a_request_for_everybody_replaces_earlier_ones_of_its_workspace(world: W
     assert requests.get(old) is None
     assert requests.get(other) is not None
     index = Taken()
-    for one in made:
-        indexing(world, index).run(one)
+    for request in made:
+        indexing(world, index).run(request)
     assert index.users == [key]
 
 
@@ -124,9 +124,9 @@ def test_the_last_request_refreshes_the_index_for_all(world: World) -> None:
     requests = world.app.stores.index_requests
     ids = requests.add([IndexRequest(keys=[world.user(f"u{number}")]) for number in range(5)])
     index = Taken()
-    for one in ids[:-1]:
-        indexing(world, index).run(one)
-        indexing(world, index).run(one)  # its message arrived twice
+    for request in ids[:-1]:
+        indexing(world, index).run(request)
+        indexing(world, index).run(request)  # its message arrived twice
     assert (len(index.users), index.refreshed) == (4, 0)
     assert requests.any()
     indexing(world, index).run(ids[-1])
@@ -141,7 +141,7 @@ class Told:
         self.heard: list[tuple[str, bool]] = []
 
     def index(self, requests: Sequence[str], *, in_turn: bool = False) -> None:
-        self.heard += [(one, in_turn) for one in requests]
+        self.heard += [(request, in_turn) for request in requests]
 
 
 class HandClock(SystemClock):
@@ -156,22 +156,22 @@ class HandClock(SystemClock):
 def test_range_requests_are_indexed_one_at_a_time_while_mails_are_sent(world: World) -> None:
     requests, index, busy = world.app.stores.index_requests, Taken(), True
     users = [world.user(f"u{number}") for number in range(4)]
-    ranges = requests.add([IndexRequest((), "shop", *one) for one in cut(4)])
-    told, clock = Told(), HandClock()
-    turns = IndexTurns(requests, lambda: busy, told, clock)  # type: ignore[arg-type] - of a messenger it uses this only
-    for one in ranges:
-        assert indexing(world, index, busy=True).run(one) == 0
+    ranges = requests.add([IndexRequest((), "shop", *request) for request in cut(4)])
+    listener, clock = Told(), HandClock()
+    turns = IndexTurns(requests, lambda: busy, listener, clock)  # type: ignore[arg-type] - of a messenger it uses this only
+    for range_ in ranges:
+        assert indexing(world, index, busy=True).run(range_) == 0
     assert not index.users
     for second in range(9):
         clock.seconds = second
         turns.run()
-    assert [in_turn for _, in_turn in told.heard] == [True] * 3, "one in four seconds"
-    for one, in_turn in told.heard:
-        indexing(world, index, busy=True).run(one, in_turn=in_turn)
+    assert [in_turn for _, in_turn in listener.heard] == [True] * 3, "one in four seconds"
+    for line, in_turn in listener.heard:
+        indexing(world, index, busy=True).run(line, in_turn=in_turn)
     busy = False
     turns.run()
-    assert [in_turn for _, in_turn in told.heard[3:]] == [False]
-    indexing(world, index).run(told.heard[3][0])
+    assert [in_turn for _, in_turn in listener.heard[3:]] == [False]
+    indexing(world, index).run(listener.heard[3][0])
     assert sorted(index.users) == sorted(users)
     assert not turns.run()
 
@@ -199,8 +199,8 @@ def test_many_keys_are_split_into_several_requests(database: Database[dict[str, 
     migrate_mongo(database)
     requests = IndexRequests(database)
     ids = requests.add([IndexRequest(keys=[f"w/0/{i}" for i in range(KEYS_AT_ONCE + 1)])])
-    told = [requests.get(request) for request in ids]
-    assert [len(one.keys) for one in told if one is not None] == [KEYS_AT_ONCE, 1]
+    stored = [requests.get(request) for request in ids]
+    assert [len(request.keys) for request in stored if request is not None] == [KEYS_AT_ONCE, 1]
 
 
 def test_an_unclaimed_request_is_enqueued_again(database: Database[dict[str, Any]]) -> None:

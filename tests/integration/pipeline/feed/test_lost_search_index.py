@@ -65,13 +65,13 @@ def test_a_lost_index_is_created_and_filled_again(golden: World, elastic: Elasti
     before = index_of(golden).identity()
     wipe(golden, elastic)
     assert index_of(golden).identity() is None
-    with listening() as heard, following(golden):
+    with listening() as events, following(golden):
         until_made(golden)
         assert index_of(golden).identity() != before
         assert entered(golden, "empty", GOLD, AccessPath.ELASTIC) == (set_of(golden), "scan")
         assert fill(golden) > 0
         assert entered(golden, "filled", GOLD, AccessPath.ELASTIC) == (set_of(golden), "elastic")
-    assert len(heard.of("search.refilled")) == 1
+    assert len(events.of("search.refilled")) == 1
 
 
 def test_a_run_planned_before_the_loss_misses_no_user(golden: World, elastic: Elasticsearch) -> None:
@@ -80,8 +80,8 @@ def test_a_run_planned_before_the_loss_misses_no_user(golden: World, elastic: El
         until_made(golden)
 
     with following(golden):
-        found = entered(golden, "lost", GOLD, AccessPath.ELASTIC, planned=lose_and_make_anew)
-    assert found == (set_of(golden), "elastic")
+        users = entered(golden, "lost", GOLD, AccessPath.ELASTIC, planned=lose_and_make_anew)
+    assert users == (set_of(golden), "elastic")
 
 
 def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World, elastic: Elasticsearch) -> None:
@@ -89,11 +89,11 @@ def test_a_pass_is_not_skipped_because_an_empty_index_finds_nobody(golden: World
     golden.feed()
     record = golden.apply({"campaign": "probed", "audience": GOLD}).record
     entry = golden.app.campaign_cache.of(record)
-    wanted = entry.compiled.candidates(None, golden.now)
+    candidates = entry.compiled.candidates(None, golden.now)
     golden.app.access_paths.small = -1
-    assert golden.app.access_paths.probe(entry, wanted)
+    assert golden.app.access_paths.probe(entry, candidates)
     fill(golden)
-    assert golden.app.access_paths.probe(entry, wanted), "what was filled is to be seen at once"
+    assert golden.app.access_paths.probe(entry, candidates), "what was filled is to be seen at once"
 
 
 def test_a_feed_killed_before_it_notes_the_new_index_requests_it_again(
@@ -140,9 +140,9 @@ def test_users_are_indexed_once_a_campaign_searches_their_workspace(golden: Worl
     assert (fill(golden), in_quiet(golden)) == (0, 0), "to everybody: nothing is searched for"
     golden.apply({"campaign": "few", "workspace": "quiet", "audience": GOLD})
     golden.users(["late"], "quiet", plan="gold")
-    with listening() as heard:
+    with listening() as events:
         golden.feed()
-    assert [one.fields["text"] for one in heard.of("search.refilled")] == ["quiet"]
+    assert [occurrence.fields["text"] for occurrence in events.of("search.refilled")] == ["quiet"]
     assert fill(golden) > 0
     golden.users(["later"], "quiet", plan="gold")
     golden.feed()
@@ -183,23 +183,25 @@ def test_campaigns_continue_while_elasticsearch_is_ten_minutes_behind(golden: Wo
     """Elasticsearch answers but refuses every write, as with a nearly full disk."""
     index = index_of(golden)
     elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": True})
-    with listening() as heard:
+    with listening() as events:
         for minute in range(10):
             golden.change(USERS[minute], plan="silver")
             golden.feed()
             golden.advance("1m")
             with following(golden):
-                found = entered(golden, f"minute{minute}", GOLD, AccessPath.ELASTIC)
-            assert found == (set_of(golden, minute + 1), "scan")
-    assert [one.fields["service"] for one in heard.of("service.lost")] == ["elasticsearch"], "one warning"
+                users = entered(golden, f"minute{minute}", GOLD, AccessPath.ELASTIC)
+            assert users == (set_of(golden, minute + 1), "scan")
+    assert [occurrence.fields["service"] for occurrence in events.of("service.lost")] == ["elasticsearch"], (
+        "one warning"
+    )
     elastic.indices.put_settings(index=index.alias, settings={"index.blocks.write": False})
     assert fill(golden) > 0
     golden.change(USERS[10], plan="silver")
-    with listening() as heard:
+    with listening() as events:
         golden.feed()
     with following(golden):
         assert entered(golden, "back", GOLD, AccessPath.ELASTIC) == (set_of(golden, 11), "elastic")
-    assert len(heard.of("service.back")) == 1
+    assert len(events.of("service.back")) == 1
 
 
 def set_of(world: World, first: int = 0) -> set[str]:

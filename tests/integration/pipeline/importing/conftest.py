@@ -71,15 +71,15 @@ class Importer:
 
     def stored_users(self) -> dict[str, Mapping[str, Any]]:
         """Return every user by id, without fields that differ from run to run."""
-        found = self.database["users"].find({}, {"rev": 0, "changed": 0, "_id": 0, "w": 0})
-        return {one.pop("u"): one for one in found}
+        documents = self.database["users"].find({}, {"rev": 0, "changed": 0, "_id": 0, "w": 0})
+        return {document.pop("u"): document for document in documents}
 
     def rejected(self, summary: Summary) -> list[tuple[int, str]]:
         """Return line and reason of each rejected row."""
         if summary.rejects is None:
             return []
         lines = summary.rejects.read_text().splitlines()
-        return [(one["line"], one["reason"]) for one in map(json.loads, lines)]
+        return [(item["line"], item["reason"]) for item in map(json.loads, lines)]
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def another(database: Database[dict[str, Any]], tmp_path: Path) -> Any:
         return Importer(fresh, tmp_path)
 
     yield make
-    for one in made:
-        database.client.drop_database(one.name)
+    for request in made:
+        database.client.drop_database(request.name)
 
 
 def counts(summary: Summary) -> Sequence[int]:
@@ -121,14 +121,14 @@ class Running:
     def end(self) -> tuple[list[str], int]:
         """Return the remaining output and the exit status."""
         with self.lines:
-            told = self.lines.readlines()
-        return told, int(ask(self._server, {"wait": self.pid})["status"])
+            lines = self.lines.readlines()
+        return lines, int(ask(self._server, {"wait": self.pid})["status"])
 
 
-def ask(server: subprocess.Popen[str], told: Mapping[str, Any]) -> dict[str, Any]:
+def ask(server: subprocess.Popen[str], order: Mapping[str, Any]) -> dict[str, Any]:
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps(told) + "\n")
+    server.stdin.write(json.dumps(order) + "\n")
     server.stdin.flush()
     answer: dict[str, Any] = json.loads(server.stdout.readline())
     return answer
@@ -143,22 +143,22 @@ class Program:
         self._folder = folder
 
     def start(self, importer: Importer, kind: str, path: Path, **more: Any) -> Running:
-        told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path), **more}
+        values = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path), **more}
         out = self._folder / f"{uuid.uuid4().hex}.pipe"
         os.mkfifo(out)
-        return Running(self._server, ask(self._server, {**told, "out": str(out)})["pid"], out)
+        return Running(self._server, ask(self._server, {**values, "out": str(out)})["pid"], out)
 
     def run(self, importer: Importer, kind: str, path: Path, **more: Any) -> dict[str, Any]:
         """Run to the end; return the last line of output."""
-        told, status = self.start(importer, kind, path, **more).end()
+        result, status = self.start(importer, kind, path, **more).end()
         assert status == 0
-        last: dict[str, Any] = json.loads(told[-1])
+        last: dict[str, Any] = json.loads(result[-1])
         return last
 
     def run_alone(self, importer: Importer, kind: str, path: Path) -> dict[str, Any]:
         """Run to the end in a fresh interpreter, to measure its memory alone."""
-        told = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path)}
-        words = [sys.executable, str(PROGRAM), json.dumps(told)]
+        values = {"mongo": self._mongo, "database": importer.database.name, "kind": kind, "path": str(path)}
+        words = [sys.executable, str(PROGRAM), json.dumps(values)]
         last: dict[str, Any] = json.loads(subprocess.check_output(words, text=True).splitlines()[-1])
         return last
 

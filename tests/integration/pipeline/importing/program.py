@@ -52,8 +52,8 @@ def dying(call: Callable[..., Any], times: int) -> Callable[..., Any]:
     return wrapped
 
 
-def say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
 
 

@@ -18,9 +18,9 @@ from engine.pipeline.importing.ports import Progress
 
 def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: Any) -> None:
     path = importer.write("a.csv", "user_id,alter\nu1,7\nu2,x\nu1,7\nu1,8\n")
-    told = call("users", str(path), "-w", "shop", "--map", "alter=age", "--json", "--max-rejects", "25%")
-    assert told.exit_code == 0
-    summary = json.loads(told.stdout)
+    result = call("users", str(path), "-w", "shop", "--map", "alter=age", "--json", "--max-rejects", "25%")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
     assert summary["rows"] == 4
     assert [summary[name] for name in ("created", "updated", "unchanged", "repeated", "rejected")] == [1, 1, 1, 0, 1]
     assert summary["rejects_file"] == f"{path}.rejects.ndjson"
@@ -28,21 +28,21 @@ def test_the_summary_is_one_document_whose_numbers_add_up(importer: Any, call: A
 
 def test_too_many_rejected_rows_exit_1_after_all_others_are_imported(importer: Any, call: Any) -> None:
     path = importer.write("a.csv", "user_id,age\nu1,x\nu2,7\n")
-    told = call("users", str(path), "-w", "shop", "--rejects", str(importer.folder / "r.csv"))
-    assert told.exit_code == 1
-    assert "2 rows: 1 created" in told.stdout
-    assert "1 rows were rejected, more than --max-rejects allows" in told.stderr
+    result = call("users", str(path), "-w", "shop", "--rejects", str(importer.folder / "r.csv"))
+    assert result.exit_code == 1
+    assert "2 rows: 1 created" in result.stdout
+    assert "1 rows were rejected, more than --max-rejects allows" in result.stderr
     assert list(importer.stored_users()) == ["u2"]
 
 
 def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
     events = importer.write("e.csv", "user_id,time,value\nu1,2026-01-01,2.50\n")
-    told = call("events", str(events), "-w", "shop", "--default", "name=Order Completed", "--quiet")
-    assert (told.exit_code, told.stdout) == (0, "")
+    result = call("events", str(events), "-w", "shop", "--default", "name=Order Completed", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
     users = importer.write("l.csv", "user_id,x\nu1,1\n")
-    told = call("lists", str(users), "-w", "shop", "--list", "vips", "--mode", "replace", "--ignore", "x", "--json")
-    assert told.exit_code == 0
-    assert json.loads(told.stdout)["list"] == "vips"
+    result = call("lists", str(users), "-w", "shop", "--list", "vips", "--mode", "replace", "--ignore", "x", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["list"] == "vips"
     assert importer.stored_users()["u1"]["lists"] == ["vips"]
     assert importer.stored_users()["u1"]["g"]["orders_value"] == 250
 
@@ -57,10 +57,10 @@ def test_events_and_lists_are_imported(importer: Any, call: Any) -> None:
     ],
 )
 def test_a_wrong_command_line_is_a_usage_error(call: Any, words: Sequence[str], error: str) -> None:
-    told = call(*words)
-    assert isinstance(told.exception, WrongCall)
-    assert told.exception.exit_code == 2
-    assert error in str(told.exception)
+    result = call(*words)
+    assert isinstance(result.exception, WrongCall)
+    assert result.exception.exit_code == 2
+    assert error in str(result.exception)
 
 
 def test_limits_and_pairs_are_read() -> None:

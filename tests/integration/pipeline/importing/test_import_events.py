@@ -49,13 +49,14 @@ class Orders:
 def windows(importer: Any, users: int) -> dict[str, Any]:
     """Return windowed counts and sums of every user at some instants."""
     keys = sorted(user_key("shop", f"u{n}") for n in range(users))
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for at in ("2026-01-15", "2026-02-10", "2026-03-01"):
         facts = importer.events.fetch(keys, [Orders(14), Orders(30)], parse_instant(at))
-        told[at] = {
-            key: [(len(one), sum(props["value"] for _, props in one)) for one in lists] for key, lists in facts.items()
+        values[at] = {
+            key: [(len(membership), sum(props["value"] for _, props in membership)) for membership in lists]
+            for key, lists in facts.items()
         }
-    return told
+    return values
 
 
 def state(importer: Any, users: int) -> tuple[Any, Any, int]:
@@ -65,14 +66,14 @@ def state(importer: Any, users: int) -> tuple[Any, Any, int]:
 def recomputed(rows: Iterable[str]) -> dict[str, tuple[int, int, int, int]]:
     """Return count, sum, first and last order of each user, computed from the rows."""
     seen: set[tuple[str, ...]] = set()
-    told: dict[str, list[tuple[int, int]]] = {}
+    values: dict[str, list[tuple[int, int]]] = {}
     for row in rows:
         user, name, when, event_id, value, rest = row.strip().split(",")
         identity = (user, event_id) if event_id else (user, name, when, value, rest)
         if identity not in seen and name == "Order Completed":
-            told.setdefault(user, []).append((parse_instant(when), round(float(value) * 100)))
+            values.setdefault(user, []).append((parse_instant(when), round(float(value) * 100)))
         seen.add(identity)
-    return {user: (len(one), sum(value for _, value in one), min(one)[0], max(one)[0]) for user, one in told.items()}
+    return {user: (len(one), sum(value for _, value in one), min(one)[0], max(one)[0]) for user, one in values.items()}
 
 
 def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
@@ -87,9 +88,11 @@ def test_repeated_shuffled_and_killed_imports_of_events_leave_identical_users(
     assert summary.counts["created"] == 2_000
     expected = state(importer, 120)
     aggregates = {
-        user: tuple(one["g"].get(name) for name in ("orders_count", "orders_value", "first_order_at", "last_order_at"))
-        for user, one in expected[0].items()
-        if one["g"]["orders_count"]
+        user: tuple(
+            aggregates_["g"].get(name) for name in ("orders_count", "orders_value", "first_order_at", "last_order_at")
+        )
+        for user, aggregates_ in expected[0].items()
+        if aggregates_["g"]["orders_count"]
     }
     assert aggregates == recomputed(rows)
     summary = importer.run("events", straight, batch=333)
@@ -137,9 +140,9 @@ def test_an_event_of_an_unknown_user_creates_it_with_the_id_only(importer: Any) 
 
 def test_an_event_raises_the_revision_and_names_the_changed_fields(importer: Any) -> None:
     importer.run("users", importer.write("u.csv", "user_id,age\nu1,7\nu2,8\n"))
-    before = {one["u"]: one for one in importer.database["users"].find()}
+    before = {document["u"]: document for document in importer.database["users"].find()}
     importer.run("events", importer.write("a.csv", HEADER + "u1,Order Completed,2026-01-01,1,2.50,\n"))
-    after = {one["u"]: one for one in importer.database["users"].find()}
+    after = {document["u"]: document for document in importer.database["users"].find()}
     assert after["u1"]["rev"] > before["u1"]["rev"]
     assert set(after["u1"]["changed"]) == {
         "orders_count", "orders_value", "first_order_at", "last_order_at", "event:Order Completed"
@@ -149,7 +152,7 @@ def test_an_event_raises_the_revision_and_names_the_changed_fields(importer: Any
 
 
 def test_the_same_id_at_another_time_is_the_same_event_and_the_first_wins(importer: Any) -> None:
-    rows = "".join(f"{one}\n" for one in ("u1,{0}-01,1,2.50,", "u1,{0}-05,1,9.00,", "u2,{0}-05,1,1,")).format(
+    rows = "".join(f"{item}\n" for item in ("u1,{0}-01,1,2.50,", "u1,{0}-05,1,9.00,", "u2,{0}-05,1,1,")).format(
         "Order Completed,2026-01"
     )
     summary = importer.run("events", importer.write("a.csv", HEADER + rows))
@@ -187,7 +190,7 @@ def test_concurrent_imports_of_events_of_the_same_users_lose_none(importer: Any,
     running = [program.start(importer, "events", path, order={"batch": 200}) for path in paths]
     ended = [process.end() for process in running]
     assert [status for _, status in ended] == [0, 0]
-    ends = [json.loads(told[-1]) for told, _ in ended]
+    ends = [json.loads(output[-1]) for output, _ in ended]
     assert sum(end["created"] for end in ends) == 1_500
     alone = another()
     alone.run("events", alone.write("all.csv", HEADER + "".join(rows)))
@@ -224,14 +227,14 @@ def test_facts_are_fetched_by_query_for_the_given_users_only(importer: Any, adja
     keys = sorted(user_key("shop", f"u{n}") for n in range(0, 40, 2))
     facts = importer.events.fetch(keys, [Orders(7), Orders(60)], parse_instant("2026-01-31"), adjacent=adjacent)
     assert sorted(facts) == keys
-    one = facts[user_key("shop", "u26")]
-    assert one == ([(parse_instant("2026-01-27"), {"value": 2600})],) * 2
+    of_user = facts[user_key("shop", "u26")]
+    assert of_user == ([(parse_instant("2026-01-27"), {"value": 2600})],) * 2
     assert facts[user_key("shop", "u2")] == ([], [(parse_instant("2026-01-03"), {"value": 200})])
 
 
 def test_ndjson_events_in_the_form_of_a_tracking_call(importer: Any) -> None:
-    told = {"userId": "u1", "event": "Order Completed", "timestamp": "2026-01-01T10:00:00+01:00", "messageId": "m"}
-    lines = [json.dumps({**told, "properties": {"value": 12.5, "departments": ["DELI"]}}), json.dumps(told)]
+    values = {"userId": "u1", "event": "Order Completed", "timestamp": "2026-01-01T10:00:00+01:00", "messageId": "m"}
+    lines = [json.dumps({**values, "properties": {"value": 12.5, "departments": ["DELI"]}}), json.dumps(values)]
     summary = importer.run("events", importer.write("a.ndjson", "\n".join(lines)), layout=Layout())
     assert (summary.counts["created"], summary.counts["repeated"]) == (1, 1)
     assert importer.database["events"].find_one()["p"] == {"value": 1250, "departments": ["DELI"]}

@@ -12,7 +12,7 @@ def members(importer: Any, name: str) -> list[str]:
 
 
 def lists(importer: Any) -> dict[str, list[str]]:
-    return {user: one.get("lists", []) for user, one in importer.stored_users().items()}
+    return {user: document.get("lists", []) for user, document in importer.stored_users().items()}
 
 
 def test_members_are_added_and_noted_in_their_users(importer: Any) -> None:
@@ -40,9 +40,9 @@ def test_a_replacement_ends_the_memberships_that_the_file_does_not_name(importer
     importer.run("lists", first, list_name="l")
     importer.run("lists", first, list_name="other")
     second = importer.write("b.csv", "user_id\n" + "".join(f"u{n}\n" for n in range(200, 400)))
-    told = program.run(importer, "lists", second, order={"list_name": "l", "mode": "replace", "batch": 90})
-    assert told["removed"] == 200
-    assert (told["created"], told["unchanged"]) == (100, 100)
+    result = program.run(importer, "lists", second, order={"list_name": "l", "mode": "replace", "batch": 90})
+    assert result["removed"] == 200
+    assert (result["created"], result["unchanged"]) == (100, 100)
     assert members(importer, "l") == sorted(f"u{n}" for n in range(200, 400))
     assert {user for user, names in lists(importer).items() if "l" in names} == {f"u{n}" for n in range(200, 400)}
     assert {user for user, names in lists(importer).items() if "other" in names} == {f"u{n}" for n in range(300)}

@@ -19,10 +19,10 @@ def test_a_csv_file_of_a_million_rows_is_imported_in_less_than_300_mib(importer:
         file.write("user_id,email,age,plan\n")
         for first in range(0, ROWS, 10_000):
             file.write("".join(f"user-{n},u{n}@example.org,{n % 90},Gold\n" for n in range(first, first + 10_000)))
-    told = program.run_alone(importer, "users", path)
-    sys.stdout.write(f"peak {told['mib']:.0f} MiB, {told['rate']:.0f} rows/s\n")
-    assert told["created"] == ROWS
-    assert told["rows"] == ROWS
-    assert told["mib"] < MOST_MIB
+    result = program.run_alone(importer, "users", path)
+    sys.stdout.write(f"peak {result['mib']:.0f} MiB, {result['rate']:.0f} rows/s\n")
+    assert result["created"] == ROWS
+    assert result["rows"] == ROWS
+    assert result["mib"] < MOST_MIB
     estimate = importer.users.estimate("shop")
     assert 0.9 * ROWS < estimate < 1.1 * ROWS

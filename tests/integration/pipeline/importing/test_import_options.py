@@ -31,15 +31,15 @@ def test_a_truncated_file_is_imported_up_to_its_damage_and_the_whole_one_complet
     path = importer.write("a.csv.gz", packed[: len(packed) // 2])
     with pytest.raises(DamagedFile) as caught:
         importer.run("users", path)
-    found = importer.database["users"].count_documents({})
-    assert found > 3_000
-    assert str(caught.value).startswith(f"line {found + 2}: the file is damaged: it ends in the middle")
-    assert str(caught.value).endswith(f"; the {found:,} rows before it are imported")
+    count = importer.database["users"].count_documents({})
+    assert count > 3_000
+    assert str(caught.value).startswith(f"line {count + 2}: the file is damaged: it ends in the middle")
+    assert str(caught.value).endswith(f"; the {count:,} rows before it are imported")
     assert caught.value.exit_code == 2
     path.write_bytes(packed)
     summary = importer.run("users", path)
     assert summary.resumed_at is None
-    assert counts(summary) == (7_000 - found, 0, found, 0, 3)
+    assert counts(summary) == (7_000 - count, 0, count, 0, 3)
     path.write_bytes(packed[:-5])
     with pytest.raises(DamagedFile, match=r"the 7,003 rows before it are imported, but 3 that were rejected: see "):
         importer.run("users", path)
@@ -75,7 +75,7 @@ def test_every_option_is_part_of_the_identity_of_an_import(tmp_path: Path) -> No
         Layout(date_formats={"a": "%Y"}), Layout(decimal_comma=True), Layout(ignore_unknown=True), Layout(row_id=True),
         Layout(omit_addresses=True),
     ]  # fmt: skip
-    orders = [Order(Kind.USERS, path, layout=one) for one in layouts]
+    orders = [Order(Kind.USERS, path, layout=layout) for layout in layouts]
     orders += [Order(Kind.USERS, path, encoding="cp1252"), Order(Kind.USERS, path, delimiter=";")]
     assert len({identity(order) for order in orders}) == len(orders)
     assert identity(orders[0]) == identity(Order(Kind.USERS, path))
@@ -159,10 +159,10 @@ def test_bad_addresses_are_rejected_and_counted_or_left_out(importer: Any) -> No
     assert counts(summary) == (1, 1, 1, 0, 0)
     assert (summary.bad_addresses, summary.omitted) == (2, 2)
     assert summary.example.startswith("line 3: email: ")
-    told = importer.stored_users()
-    assert told["u2"]["email"] == "good@x.example"
-    assert told["u2"]["unsubscribed"] is True
-    assert "email" not in told["u3"]
+    users = importer.stored_users()
+    assert users["u2"]["email"] == "good@x.example"
+    assert users["u2"]["unsubscribed"] is True
+    assert "email" not in users["u3"]
     upper = importer.write("b.csv", "user_id,email\nu1,A@X.EXAMPLE\n")
     assert counts(importer.run("users", upper)) == (0, 0, 1, 0, 0)
 
@@ -188,9 +188,9 @@ def test_standard_input_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     more = ["--list", "l"] if kind == "lists" else []
-    told = call(kind, "-", "-w", "shop", "--json", *more, given=content)
-    assert told.exit_code == 1, told.output
-    summary = json.loads(told.stdout)
+    result = call(kind, "-", "-w", "shop", "--json", *more, given=content)
+    assert result.exit_code == 1, result.output
+    summary = json.loads(result.stdout)
     assert (summary["file"], summary["created"], summary["rejected"]) == ("stdin", 1, 1)
     assert summary["rejects_file"] == "stdin.rejects.ndjson"
     assert Path("stdin.rejects.ndjson").exists()
@@ -227,21 +227,21 @@ def test_a_path_that_is_no_file_is_refused(importer: Any, name: str, expected: s
 def test_options_reach_an_import_from_the_command_line(importer: Any, call: Any) -> None:
     content = "Kunde;Mail;Abgemeldet;Seit;Umsatz;Rest\nu1;Ann@Shop.EXAMPLE;1;31.12.2025;1.234,50;J\xfcrgen\n"
     path = importer.write("kunden.csv", content.encode("cp1252"))
-    told = call(
+    result = call(
         "users", str(path), "-w", "shop", "--delimiter", ";", "--encoding", "cp1252", "--map", "Kunde=user_id",
         "--map", "Mail=email", "--map", "Abgemeldet=unsubscribed", "--map", "Seit=joined", "--map", "Umsatz=spent",
         "--values", "unsubscribed=1:true,0:false", "--date-format", "%d.%m.%Y", "--decimal-comma", "--ignore-unknown",
     )  # fmt: skip
-    assert told.exit_code == 0, told.output
-    assert "left out, as the workspace does not declare them: Rest" in told.stderr
+    assert result.exit_code == 0, result.output
+    assert "left out, as the workspace does not declare them: Rest" in result.stderr
     assert importer.stored_users()["u1"] == {
         "email": "Ann@shop.example", "unsubscribed": True, "a": {"joined": 1_767_139_200_000, "spent": 123_450},
         "g": {"orders_count": 0, "orders_value": 0},
     }  # fmt: skip
     wrong = importer.write("a.csv", "user_id,email\nu2,nobody\nu3,nobody\n")
-    told = call("users", str(wrong), "-w", "shop", "--bad-address", "omit", "--json")
-    assert told.exit_code == 0
-    assert (json.loads(told.stdout)["bad_addresses"], json.loads(told.stdout)["addresses_omitted"]) == (2, 2)
-    told = call("users", str(wrong), "-w", "shop", "--restart")
-    assert told.exit_code == 1
-    assert "2 of the rejected rows have an invalid e-mail address" in told.stderr
+    result = call("users", str(wrong), "-w", "shop", "--bad-address", "omit", "--json")
+    assert result.exit_code == 0
+    assert (json.loads(result.stdout)["bad_addresses"], json.loads(result.stdout)["addresses_omitted"]) == (2, 2)
+    result = call("users", str(wrong), "-w", "shop", "--restart")
+    assert result.exit_code == 1
+    assert "2 of the rejected rows have an invalid e-mail address" in result.stderr

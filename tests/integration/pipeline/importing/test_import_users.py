@@ -28,12 +28,12 @@ def counts(summary: Summary) -> Sequence[int]:
 def test_new_users_are_created_changed_ones_updated_and_equal_ones_unchanged(importer: Any) -> None:
     first = importer.write("a.csv", "user_id,email,age,plan\nu1,a@x.example,7,Gold\nu2,,8,\n")
     assert counts(importer.run("users", first)) == (2, 0, 0, 0, 0)
-    before = {one["u"]: one["rev"] for one in importer.database["users"].find()}
+    before = {document["u"]: document["rev"] for document in importer.database["users"].find()}
     assert counts(importer.run("users", first)) == (0, 0, 2, 0, 0)
     second = importer.write("b.csv", "user_id,age,plan\nu1,7,gold\nu2,8,\nu3,,\n")
     summary = importer.run("users", second)
     assert (counts(summary), summary.written) == ((1, 1, 1, 0, 0), 2)
-    after = {one["u"]: one for one in importer.database["users"].find()}
+    after = {document["u"]: document for document in importer.database["users"].find()}
     assert after["u1"]["rev"] > before["u1"]
     assert after["u1"]["changed"] == ["plan"]
     assert after["u1"]["a"] == {"age": 7, "plan": "gold"}
@@ -75,12 +75,12 @@ def test_csv_ndjson_and_parquet_leave_the_same_users(importer: Any, another: Any
     csv = importer.write("a.csv", "user_id,age,spent,tags,vip\n" + "\n".join(lines))
     ndjson = importer.write("a.ndjson", "\n".join(map(json.dumps, rows)))
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=7)
-    told = []
+    reported = []
     for path in (csv, ndjson, tmp_path / "a.parquet"):
-        one = another()
-        assert counts(one.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
-        told.append(one.stored_users())
-    assert told[0] == told[1] == told[2]
+        importer_ = another()
+        assert counts(importer_.run("users", path, batch=9)) == (50, 0, 0, 0, 0)
+        reported.append(importer_.stored_users())
+    assert reported[0] == reported[1] == reported[2]
 
 
 def planted_csv(rng: random.Random, rows: int) -> tuple[bytes, list[int], int]:
@@ -151,10 +151,10 @@ def test_exactly_the_planted_faults_of_an_ndjson_file_are_rejected(importer: Any
 def test_a_rejects_file_in_csv_has_line_reason_and_row(importer: Any) -> None:
     path = importer.write("a.csv", "user_id,age\nu1,x\nu2,2\n,3\n")
     summary = importer.run("users", path, rejects=importer.folder / "bad.csv", limit=Limit(rows=2))
-    told = (importer.folder / "bad.csv").read_text().splitlines()
-    assert told[0] == "line,reason,row"
-    assert told[1].startswith("2,")
-    assert told[2] == '4,user_id is missing,",3"'
+    lines = (importer.folder / "bad.csv").read_text().splitlines()
+    assert lines[0] == "line,reason,row"
+    assert lines[1].startswith("2,")
+    assert lines[2] == '4,user_id is missing,",3"'
     assert summary.within_limit
     assert (importer.folder / "bad.csv").stat().st_mode & 0o077 == 0
 
@@ -227,7 +227,7 @@ def test_concurrent_imports_of_the_same_users_lose_no_change(importer: Any, prog
     assert ends[0]["created"] + ends[1]["created"] == 4_000
     assert ends[0]["updated"] + ends[1]["updated"] == 4_000
     stored = importer.stored_users()
-    assert {user: (one["a"]["age"], one["a"]["note"]) for user, one in stored.items()} == {
+    assert {user: (document["a"]["age"], document["a"]["note"]) for user, document in stored.items()} == {
         f"u{n}": (n, str(n)) for n in rows
     }
 

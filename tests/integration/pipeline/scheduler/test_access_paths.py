@@ -115,8 +115,8 @@ def test_every_access_path_enrols_the_same_users(reading: World) -> None:
                 for path in (AccessPath.SCAN, AccessPath.CACHE, AccessPath.ELASTIC)
             }
             expected, _ = results[AccessPath.SCAN]
-            for path, (found, took) in results.items():
-                assert found == expected, (number, state, path, rule, found ^ expected)
+            for path, (entered_, took) in results.items():
+                assert entered_ == expected, (number, state, path, rule, entered_ ^ expected)
                 taken.add(took)
     assert {"scan", "cache", "elastic"} <= taken
     assert min(evicted["cold"], evicted["half evicted"]) > CASES / 2, evicted
@@ -133,9 +133,9 @@ def test_a_cache_of_a_replaced_database_is_not_used(reading: World) -> None:
         reading.users(USERS[:10], plan=plan)
         reading.feed()  # the feed begins now, so it never saw the changes
         with following(reading):
-            found, took = entered(reading, f"life{life}", gold, AccessPath.CACHE)
+            users, took = entered(reading, f"life{life}", gold, AccessPath.CACHE)
             assert took == "cache"
-            assert len(found) == 10 * life
+            assert len(users) == 10 * life
             cache = reading.app.cached_users
             assert cache is not None
             cache.warm("shop")
@@ -147,7 +147,7 @@ def test_a_cache_that_only_readers_reach_is_never_stale(reading: World, monkeypa
     assert cache is not None
     plans = ("gold", "silver", "gold")
     monkeypatch.setattr(world.app.cached_users, "refresh", lambda *_: False)
-    with listening() as heard:
+    with listening() as events:
         for plan in plans:
             world.users(USERS[:9], plan=plan)
             world.feed()
@@ -155,7 +155,7 @@ def test_a_cache_that_only_readers_reach_is_never_stale(reading: World, monkeypa
             batches = cache.scan("shop", "0", HIGHEST, frozenset({"plan"}), world.app.catalogues["shop"])
             assert batches is not None
             assert {row.plan for rows in batches for row in rows.rows} == {plan}  # type: ignore[attr-defined]
-    assert len(heard.of("feed.gap")) == 1, "one warning for one outage"
+    assert len(events.of("feed.gap")) == 1, "one warning for one outage"
 
 
 def test_a_slice_continues_by_mongodb_when_elasticsearch_fails(reading: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +169,8 @@ def test_a_slice_continues_by_mongodb_when_elasticsearch_fails(reading: World, m
     monkeypatch.setattr(index, "ids", away)
     world.users(USERS[:9], plan="gold")
     with following(world):
-        found, took = entered(world, "gone", {"plan": "gold"}, AccessPath.ELASTIC)
-    assert (len(found), took) == (9, "elastic")
+        users, took = entered(world, "gone", {"plan": "gold"}, AccessPath.ELASTIC)
+    assert (len(users), took) == (9, "elastic")
     assert timed(world, "gone") == 0, "MongoDB's time says nothing of Elasticsearch"
 
 
@@ -178,9 +178,9 @@ def test_only_users_read_from_the_cache_measure_its_rate(reading: World) -> None
     world = reading
     world.users(USERS, plan="gold")
     with following(world):
-        for name, wanted in (("cold", 0), ("warm", len(USERS))):
-            found, took = entered(world, name, {"plan": "gold"}, AccessPath.CACHE)
-            assert (len(found), took, timed(world, name)) == (len(USERS), "cache", wanted)
+        for name, share in (("cold", 0), ("warm", len(USERS))):
+            users, took = entered(world, name, {"plan": "gold"}, AccessPath.CACHE)
+            assert (len(users), took, timed(world, name)) == (len(USERS), "cache", share)
 
 
 @pytest.mark.parametrize("path", [AccessPath.ELASTIC, None])
@@ -195,10 +195,10 @@ def test_a_plan_counts_no_user_by_a_store_that_is_behind(
     world.users(USERS, plan="gold")
     record = world.apply({"campaign": "hello", "audience": {"plan": "gold"}}).record
     planned = world.app.plans.plan(record, path)
-    told = {one.path: one for one in planned.chosen.others}
+    by_name = {other.path: other for other in planned.chosen.others}
     assert (planned.audience, planned.users) == (len(USERS), Population(len(USERS), estimated=False))
     assert planned.counted == "inside MongoDB, exactly"
-    assert told[AccessPath.ELASTIC].reason == "it is behind: not every change of a user has reached it"
+    assert by_name[AccessPath.ELASTIC].reason == "it is behind: not every change of a user has reached it"
     assert planned.chosen.path is not AccessPath.ELASTIC
     assert planned.chosen.matches == len(USERS)
     monkeypatch.setattr("engine.pipeline.scheduler.access_path.PATIENCE", 60.0)
@@ -216,7 +216,7 @@ def test_campaigns_continue_while_elasticsearch_and_the_cache_are_unreachable(ma
     world.close()
     world.app = app
     world.users(USERS[:5], plan="gold")
-    with listening() as heard:
+    with listening() as events:
         for number, path in enumerate((AccessPath.CACHE, AccessPath.ELASTIC)):
             record = world.apply({"campaign": f"c{number}", "audience": {"plan": "gold"}}).record
             app.commands.launch(record, path=path)
@@ -224,7 +224,9 @@ def test_campaigns_continue_while_elasticsearch_and_the_cache_are_unreachable(ma
             world.change(USERS[number], plan="silver")
             world.settle()
     assert len(world.sent()) == 9, "five by the first campaign, and four by the second"
-    lost = [one for one in heard.of("service.lost") if one.fields.get("service") == "elasticsearch"]
+    lost = [
+        occurrence for occurrence in events.of("service.lost") if occurrence.fields.get("service") == "elasticsearch"
+    ]
     assert len(lost) == 1, "one warning, not one for each batch"
     assert world.database["index_requests"].count_documents({}) > 0, "what is to be indexed is kept"
 
@@ -262,12 +264,12 @@ def test_launches_miss_no_user_while_users_keep_changing(reading: World) -> None
         finally:
             stop.set()
             writer.join()
-        wanted = world.app.stores.feeds.now()
-        while world.app.stores.feeds.position() < wanted:
+        position = world.app.stores.feeds.now()
+        while world.app.stores.feeds.position() < position:
             stop.wait(0.005)
     while world.app.rechecker.run():
         pass
-    gold = {one["_id"] for one in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
+    gold = {document["_id"] for document in world.database["users"].find({"a.plan": "gold", "deleted": {"$ne": True}})}
     for name in names:
         enrolments = world.enrolments(name)
         missed = gold - {

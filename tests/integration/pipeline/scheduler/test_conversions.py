@@ -24,8 +24,12 @@ KINDS = ("one_off", "continuous")
 
 def converted(world: World, name: str) -> dict[str, int]:
     """Return who converted (user id), and how many days after the start."""
-    found = world.enrolments(name)
-    return {one.user.rsplit("/", 1)[1]: (one.converted_at - START) // DAY for one in found if one.converted_at}
+    enrolments = world.enrolments(name)
+    return {
+        enrolment.user.rsplit("/", 1)[1]: (enrolment.converted_at - START) // DAY
+        for enrolment in enrolments
+        if enrolment.converted_at
+    }
 
 
 def both(world: World, spec: Mapping[str, Any]) -> None:
@@ -38,12 +42,12 @@ def both(world: World, spec: Mapping[str, Any]) -> None:
 
 def alike(world: World) -> dict[str, int]:
     """Return who converted in both campaigns; check that they agree."""
-    told = [converted(world, kind) for kind in KINDS]
-    assert told[0] == told[1]
+    outcomes = [converted(world, kind) for kind in KINDS]
+    assert outcomes[0] == outcomes[1]
     counts = [world.app.plans.report(world.record(kind)).counts for kind in KINDS]
-    assert counts[0].converted == counts[1].converted == len(told[0])
+    assert counts[0].converted == counts[1].converted == len(outcomes[0])
     assert counts[0].converted_holdout == counts[1].converted_holdout
-    return told[0]
+    return outcomes[0]
 
 
 def test_files_that_differ_only_in_kind_count_the_same_conversions(world: World) -> None:
@@ -319,9 +323,9 @@ def test_a_user_who_kills_every_worker_does_not_enter_an_ended_campaign(world: W
             suspect = suspect_slice(record, suffix_of_user(user_key("shop", user)), "mark", world.now)
             world.app.stores.slices.add([replace(suspect, deaths=DEATHS_TO_BURY)])
             world.app.expired_leases.treat(suspect.id)
-            found = world.app.stores.slices.get(suspect.id)
-            assert found is not None
-            assert found.state is SliceState.DEAD
+            stored = world.app.stores.slices.get(suspect.id)
+            assert stored is not None
+            assert stored.state is SliceState.DEAD
     world.settle()
     assert {enrolment.user for kind in KINDS for enrolment in world.enrolments(kind)} == {user_key("shop", "inside")}
 
@@ -331,8 +335,8 @@ def test_explain_shows_until_when_a_conversion_counts(world: World) -> None:
     both(world, {"goal": BUY})
     world.event("v", ORDER, START + DAY)
     world.after("2d")
-    told = {user: world.app.explainer.run(world.record("one_off"), user).now for user in "uv"}
+    by_name = {user: world.app.explainer.run(world.record("one_off"), user).now for user in "uv"}
     ended = "the enrolment has ended (completed): every message is settled; a user enters this campaign once"
-    assert told == {"u": f"{ended}; a conversion is counted until 2026-01-11T00:00:00.000Z", "v": ended}
+    assert by_name == {"u": f"{ended}; a conversion is counted until 2026-01-11T00:00:00.000Z", "v": ended}
     world.after("9d")
     assert world.app.explainer.run(world.record("one_off"), "u").now == ended

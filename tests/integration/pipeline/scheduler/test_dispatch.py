@@ -7,9 +7,9 @@ from tests.support.pipeline_world import World
 
 def rung(world: World) -> list[str]:
     """Return the enqueued slices; the messages are dropped."""
-    asked = [ident for kind, ident, _ in world.asked if kind == "process"]
+    ids = [ident for kind, ident, _ in world.asked if kind == "process"]
     world.asked.clear()
-    return asked
+    return ids
 
 
 def test_a_clock_enqueues_a_slice_once_and_its_successor_enqueues_unclaimed_slices(world: World) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.domain.campaign import CampaignRecord
-from engine.domain.enrolment import StayChange
+from engine.domain.enrolment import EnrolmentChange
 from engine.domain.keys import user_key
 from engine.domain.lifecycle import RunState, SliceState
 from engine.domain.work import RunKind, Slice
@@ -155,10 +155,10 @@ def test_an_edit_concurrent_with_a_pause_is_evaluated_after_the_resume(world: Wo
     named = world.app.stores.campaigns.named
 
     def paused_after(name: str, workspace: str | None = None) -> list[CampaignRecord]:
-        found = named(name, workspace)
+        stored = named(name, workspace)
         world.app.stores.campaigns.named = named  # type: ignore[method-assign]
         world.steer("pause", "series")
-        return found
+        return stored
 
     world.app.stores.campaigns.named = paused_after  # type: ignore[method-assign]
     world.apply(series(audience={"plan": "pro"}))
@@ -239,7 +239,7 @@ def test_the_writer_that_loses_a_race_requests_another_evaluation(world: World) 
     world.change("u", plan="free")
     advance = world.app.stores.enrolments.advance
 
-    def overtaken(changes: Sequence[StayChange]) -> int:
+    def overtaken(changes: Sequence[EnrolmentChange]) -> int:
         world.app.stores.enrolments.advance = advance  # type: ignore[method-assign]
         (change,) = changes
         assert advance([replace(change, exit=None, due_at=None)]) == 1

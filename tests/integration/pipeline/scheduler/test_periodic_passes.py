@@ -91,5 +91,5 @@ def test_a_full_pass_evaluates_everybody(make_world: Callable[..., World]) -> No
     world.database["looks"].delete_many({})  # as if the feed had lost the change
     world.advance("2d")
     world.settle(check=False)
-    told = [run["results"].get("missed", 0) for run in world.runs("gold") if run["kind"] == "reconcile"]
-    assert told == [0, 1]
+    missed = [run["results"].get("missed", 0) for run in world.runs("gold") if run["kind"] == "reconcile"]
+    assert missed == [0, 1]

@@ -30,7 +30,7 @@ def random_enrolment(rnd: random.Random, name: str, entry: int) -> Enrolment:
         )
         settled.append(Settled(message, state, NOW, reason, 1))
     going = rnd.choice([None, "queued", "attempting"]) if not ended else None
-    one = enrolment(
+    drawn = enrolment(
         name=name,
         entry=entry,
         ended=(rnd.choice(list(ExitReason)), NOW) if ended else None,
@@ -39,7 +39,7 @@ def random_enrolment(rnd: random.Random, name: str, entry: int) -> Enrolment:
         holdout=rnd.random() < 0.2,
         converted_at=NOW if rnd.random() < 0.3 else None,
     )
-    return replace(one, settled=tuple(settled))
+    return replace(drawn, settled=tuple(settled))
 
 
 def test_counts_equal_a_count_by_hand_and_both_identities_hold(
@@ -50,18 +50,18 @@ def test_counts_equal_a_count_by_hand_and_both_identities_hold(
     Enrolments(database).enter(enrolments)
     counts = Counts(database).of(PREFIX)
     assert counts.entered == counts.active + sum(counts.exited.values()) == 300
-    assert counts.active == sum(one.active for one in enrolments)
-    assert counts.exited == dict(Counter(one.reason.value for one in enrolments if one.reason))
-    assert counts.holdout == sum(one.holdout for one in enrolments)
-    assert counts.converted == sum(one.converted_at is not None for one in enrolments)
-    assert counts.converted_holdout == sum(one.holdout and one.converted_at is not None for one in enrolments)
+    assert counts.active == sum(person.active for person in enrolments)
+    assert counts.exited == dict(Counter(person.reason.value for person in enrolments if person.reason))
+    assert counts.holdout == sum(person.holdout for person in enrolments)
+    assert counts.converted == sum(person.converted_at is not None for person in enrolments)
+    assert counts.converted_holdout == sum(person.holdout and person.converted_at is not None for person in enrolments)
     by_hand: dict[str, Counter[str]] = {"one": Counter(), "two": Counter(), "three": Counter()}
-    for one in enrolments:
-        for end in one.settled:
+    for person in enrolments:
+        for end in person.settled:
             skipped = end.state is DeliveryState.SKIPPED
             by_hand[end.message][f"skipped({end.reason})" if skipped else end.state.value] += 1
-        if one.outgoing:
-            by_hand[one.outgoing.message][one.outgoing.state.value] += 1
+        if person.outgoing:
+            by_hand[person.outgoing.message][person.outgoing.state.value] += 1
     assert {name: dict(message.states) for name, message in counts.messages.items()} == by_hand
     assert all(message.decided == sum(message.states.values()) for message in counts.messages.values())
 

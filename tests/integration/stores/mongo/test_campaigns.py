@@ -44,8 +44,8 @@ def test_a_campaign_is_read_back_as_it_was_applied(campaigns: Campaigns, draft: 
 def test_a_campaign_name_is_unique_in_a_workspace(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert not campaigns.apply(replace(draft, uid="uid2"))
     assert campaigns.apply(replace(draft, uid="uid2", workspace="other"))
-    assert [one.uid for one in campaigns.named("hello", "shop")] == ["uid1"]
-    assert {one.uid for one in campaigns.named("hello")} == {"uid1", "uid2"}
+    assert [record.uid for record in campaigns.named("hello", "shop")] == ["uid1"]
+    assert {record.uid for record in campaigns.named("hello")} == {"uid1", "uid2"}
     assert campaigns.named("bye") == []
 
 
@@ -74,14 +74,14 @@ def test_an_edit_keeps_the_state(campaigns: Campaigns, draft: CampaignRecord) ->
     campaigns.move(draft, C.LIVE, launched_at=5)
     assert not campaigns.apply(replace(draft, revision=2)), "it was judged as a draft, and is live"
     assert campaigns.apply(replace(draft, state=C.LIVE, revision=2))
-    found = campaigns.get("uid1")
-    assert found is not None
-    assert (found.state, found.launched_at, found.revision) == (C.LIVE, 5, 2)
+    stored = campaigns.get("uid1")
+    assert stored is not None
+    assert (stored.state, stored.launched_at, stored.revision) == (C.LIVE, 5, 2)
 
 
 def test_an_edit_of_a_draft_may_change_its_kind(campaigns: Campaigns, draft: CampaignRecord) -> None:
     assert campaigns.apply(replace(draft, revision=2, kind="one_off"))
-    assert [one.kind for one in campaigns.named("hello")] == ["one_off"]
+    assert [record.kind for record in campaigns.named("hello")] == ["one_off"]
 
 
 def test_an_edit_requests_its_evaluation_in_the_same_write_under_a_new_number(
@@ -157,17 +157,17 @@ def test_a_transition_sets_and_removes_fields(campaigns: Campaigns, draft: Campa
     assert paused is not None
     assert paused.resume_to is C.LIVE
     campaigns.move(paused, C.LIVE, resume_to=None, resumed_at=7)
-    found = campaigns.get("uid1")
-    assert found is not None
-    assert (found.resume_to, found.resumed_at) == (None, 7)
+    stored = campaigns.get("uid1")
+    assert stored is not None
+    assert (stored.resume_to, stored.resumed_at) == (None, 7)
 
 
 def test_the_last_pass_never_goes_back(campaigns: Campaigns, draft: CampaignRecord) -> None:
     for as_of in (5, 9, 7):
         campaigns.passed(["uid1"], as_of)
-    found = campaigns.get("uid1")
-    assert found is not None
-    assert found.pass_as_of == 9
+    stored = campaigns.get("uid1")
+    assert stored is not None
+    assert stored.pass_as_of == 9
 
 
 def test_marks_are_set_and_removed(campaigns: Campaigns, draft: CampaignRecord) -> None:
@@ -234,15 +234,15 @@ def test_the_reason_of_a_pause_is_removed_with_it(campaigns: Campaigns, draft: C
 
 
 def _known(campaigns: Campaigns) -> CampaignRecord:
-    found = campaigns.get("uid1")
-    assert found is not None
-    return found
+    stored = campaigns.get("uid1")
+    assert stored is not None
+    return stored
 
 
 def test_campaigns_are_listed_by_state_without_files_and_all_by_name(campaigns: Campaigns) -> None:
     for uid, name in (("u1", "b"), ("u2", "a"), ("u3", "c")):
         campaigns.apply(replace(DRAFT, uid=uid, name=name))
     campaigns.move(replace(DRAFT, uid="u2"), C.LIVE)
-    found = campaigns.in_states([C.LIVE, C.PAUSED])
-    assert [(one.uid, one.spec) for one in found] == [("u2", None)]
-    assert [one.name for one in campaigns.everything()] == ["a", "b", "c"]
+    records = campaigns.in_states([C.LIVE, C.PAUSED])
+    assert [(record.uid, record.spec) for record in records] == [("u2", None)]
+    assert [record.name for record in campaigns.everything()] == ["a", "b", "c"]

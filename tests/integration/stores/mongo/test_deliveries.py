@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
-from engine.domain.enrolment import Enrolment, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Settled
 from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason
 from engine.domain.settling import Completion, PutBack, Settling, Unsent
@@ -46,7 +46,7 @@ def now_of(enrolments: Enrolments, name: str = "ann") -> Enrolment:
 
 
 def to_send(deliveries: Deliveries, now: int = NOW) -> list[str]:
-    return [one.id for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", now, 100)]
+    return [delivery.id for delivery in deliveries.outgoing(PREFIX, "", PREFIX + "g", now, 100)]
 
 
 def test_a_mark_makes_a_delivery_attempting_under_a_token(
@@ -77,13 +77,13 @@ def test_a_window_that_overlaps_another_gets_only_its_own_marks(deliveries: Deli
     enrolments.enter(people)
     windows = together(5, lambda i: deliveries.settle_and_mark([], people[i : i + 6], f"t{i}"))
     marked = [id_ for window in windows for id_ in window]
-    assert sorted(marked) == sorted(one.id for one in people)
+    assert sorted(marked) == sorted(person.id for person in people)
 
 
 def test_a_delivery_of_an_exited_enrolment_is_not_marked(
     deliveries: Deliveries, enrolments: Enrolments, queued: Enrolment
 ) -> None:
-    enrolments.advance([StayChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([EnrolmentChange(queued.id, queued.version, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark([], [queued], "t1") == set()
 
 
@@ -92,9 +92,9 @@ def test_a_settled_delivery_makes_its_enrolment_due(
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([Settling([queued.id], "t1", SENT)]) == 1
-    found = now_of(enrolments)
-    assert (found.outgoing, found.settled) == (None, (SENT,))
-    assert (found.settled_at, found.due_at, found.idle_since) == (NOW + 7, NOW + 7, NOW + 7)
+    delivery = now_of(enrolments)
+    assert (delivery.outgoing, delivery.settled) == (None, (SENT,))
+    assert (delivery.settled_at, delivery.due_at, delivery.idle_since) == (NOW + 7, NOW + 7, NOW + 7)
     raw = database.enrolments.find_one({"_id": queued.id})
     assert raw is not None
     assert raw["idle_since"] == NOW + 7
@@ -140,7 +140,10 @@ def test_a_delivery_holds_earlier_settlements_and_whether_its_enrolment_continue
 ) -> None:
     went = replace(enrolment(name="bob", outgoing="one", ended=(ExitReason.COMPLETED, NOW)), settled=())
     enrolments.enter([enrolment(outgoing="two", settled=[("one", NOW - 5)]), went])
-    read = {one.user: (one.settled, one.active) for one in deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)}
+    read = {
+        delivery.user: (delivery.settled, delivery.active)
+        for delivery in deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
+    }
     assert read == {enrolment().user: (("one",), True), went.user: ((), False)}
 
 
@@ -159,7 +162,7 @@ def test_equal_ends_are_written_together_and_each_is_reported(deliveries: Delive
     enrolments.enter(people)
     deliveries.settle_and_mark([], people, "t1")
     failed = replace(SENT, state=DeliveryState.FAILED, reason="smtp_550")
-    ends = [Settling([one.id], "t1", SENT if i % 2 else failed) for i, one in enumerate(people)]
+    ends = [Settling([person.id], "t1", SENT if i % 2 else failed) for i, person in enumerate(people)]
     assert deliveries.settle(ends) == 6
     assert [now_of(enrolments, f"hh-{i}").settled[0].state.value for i in range(6)] == ["failed", "sent"] * 3
 
@@ -171,7 +174,7 @@ def test_a_skip_settles_a_queued_delivery_at_the_version_read(
     assert deliveries.skip([Unsent(replace(queued, version=99), suppressed)]) == 0
     assert deliveries.skip([Unsent(queued, suppressed)]) == 1
     assert deliveries.skip([Unsent(queued, suppressed)]) == 0
-    assert [one.reason for one in now_of(enrolments).settled] == ["suppressed"]
+    assert [delivery.reason for delivery in now_of(enrolments).settled] == ["suppressed"]
 
 
 def test_a_skip_never_settles_an_attempting_delivery(
@@ -187,10 +190,14 @@ def test_a_retry_waits_by_mongodbs_clock_and_its_enrolment_is_due_meanwhile(
 ) -> None:
     deliveries.settle_and_mark([], [queued], "t1")
     assert deliveries.settle([PutBack([queued.id], "t1", timedelta(hours=1), NOW)]) == 1
-    found = now_of(enrolments)
-    assert found.outgoing is not None
-    assert (found.outgoing.state, found.outgoing.token, found.outgoing.attempts) == (DeliveryState.QUEUED, None, 1)
-    assert found.due_at == NOW
+    delivery = now_of(enrolments)
+    assert delivery.outgoing is not None
+    assert (delivery.outgoing.state, delivery.outgoing.token, delivery.outgoing.attempts) == (
+        DeliveryState.QUEUED,
+        None,
+        1,
+    )
+    assert delivery.due_at == NOW
     assert to_send(deliveries) == []
     assert deliveries.first_campaign(NOW, []) is None
     assert deliveries.has_outgoing(["c1"], NOW)
@@ -202,8 +209,8 @@ def test_a_due_retry_is_sent_and_knows_its_attempts(
     for attempt in (1, 2):
         deliveries.settle_and_mark([], [now_of(enrolments)], f"t{attempt}")
         assert deliveries.settle([PutBack([queued.id], f"t{attempt}", timedelta(seconds=-1), NOW)]) == 1
-        (found,) = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
-        assert (found.id, found.attempts, found.token) == (queued.id, attempt, None)
+        (waiting,) = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
+        assert (waiting.id, waiting.attempts, waiting.token) == (queued.id, attempt, None)
 
 
 def test_a_delivery_postponed_in_campaign_time_is_not_sent_before_and_holds_nothing_open(
@@ -221,35 +228,35 @@ def test_a_delivery_postponed_in_campaign_time_is_not_sent_before_and_holds_noth
 
 
 def test_deliveries_are_read_page_by_page_in_order(deliveries: Deliveries, enrolments: Enrolments) -> None:
-    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda person: person.id)
     enrolments.enter(people)
     first = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 4)
     rest = deliveries.outgoing(PREFIX, first[-1].id, PREFIX + "g", NOW, 100)
-    assert [one.id for one in (*first, *rest)] == [one.id for one in people]
+    assert [item.id for item in (*first, *rest)] == [person.id for person in people]
 
 
 def test_attempting_deliveries_are_read_with_their_tokens(deliveries: Deliveries, enrolments: Enrolments) -> None:
-    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda one: one.id)
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(10)), key=lambda person: person.id)
     enrolments.enter(people)
     deliveries.settle_and_mark([], people[2:5], "t1")
     read = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 100)
-    assert [one.token for one in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
+    assert [delivery.token for delivery in read] == [None, None, "t1", "t1", "t1", *[None] * 5]
 
 
 def test_one_write_settles_a_window_requeues_retries_and_marks_the_next(
     deliveries: Deliveries, enrolments: Enrolments
 ) -> None:
-    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda one: one.id)
+    people = sorted((enrolment(name=f"hh-{n}", outgoing="one") for n in range(6)), key=lambda person: person.id)
     enrolments.enter(people)
     deliveries.settle_and_mark([], people[:4], "t1")
     ends = [
-        Settling([one.id for one in people[:3]], "t1", SENT),
+        Settling([person.id for person in people[:3]], "t1", SENT),
         PutBack([people[3].id], "t1", timedelta(hours=1), NOW),
     ]
-    assert deliveries.settle_and_mark(ends, people[4:], "t2") == {one.id for one in people[4:]}
-    found = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 10)
-    assert [(one.id, one.token) for one in found] == [(one.id, "t2") for one in people[4:]]
-    assert [len(enrolments.all_of("c1", one.user)[0].settled) for one in people] == [1, 1, 1, 0, 0, 0]
+    assert deliveries.settle_and_mark(ends, people[4:], "t2") == {person.id for person in people[4:]}
+    waiting = deliveries.outgoing(PREFIX, "", PREFIX + "g", NOW, 10)
+    assert [(delivery.id, delivery.token) for delivery in waiting] == [(person.id, "t2") for person in people[4:]]
+    assert [len(enrolments.all_of("c1", person.user)[0].settled) for person in people] == [1, 1, 1, 0, 0, 0]
     assert enrolments.all_of("c1", people[3].user)[0].due_at == NOW
 
 
@@ -259,9 +266,9 @@ def test_a_window_after_a_recovery_by_others_gets_only_its_own_marks(
     people = [enrolment(name=f"hh-{n}", outgoing="one") for n in range(4)]
     enrolments.enter(people)
     deliveries.settle_and_mark([], people[:2], "t1")
-    ours = [Settling([one.id for one in people[:2]], "t1", SENT)]
+    ours = [Settling([person.id for person in people[:2]], "t1", SENT)]
     assert deliveries.settle(ours) == 2
-    enrolments.advance([StayChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
+    enrolments.advance([EnrolmentChange(people[2].id, 1, 1, NOW, None, ExitReason.UNMATCHED)])
     assert deliveries.settle_and_mark(ours, people[2:], "t2") == {people[3].id}
 
 
@@ -285,9 +292,9 @@ def test_a_replayed_delivery_is_queued_under_its_name_and_leaves_the_settled(
 ) -> None:
     enrolments.enter([failed("ann"), failed("bob", outgoing="two"), enrolment(name="eve", settled=[("one", NOW)])])
     assert deliveries.replay_failed(PREFIX, None, NOW) == 1
-    found = now_of(enrolments)
-    assert found.outgoing is not None
-    assert (found.outgoing.message, found.outgoing.state, found.settled) == ("one", DeliveryState.QUEUED, ())
+    delivery = now_of(enrolments)
+    assert delivery.outgoing is not None
+    assert (delivery.outgoing.message, delivery.outgoing.state, delivery.settled) == ("one", DeliveryState.QUEUED, ())
     assert deliveries.replay_failed(PREFIX, None, NOW) == 0
 
 

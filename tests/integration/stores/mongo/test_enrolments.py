@@ -11,9 +11,9 @@ from pymongo.database import Database
 
 from engine.clock import Instant
 from engine.decisions.decide import decide
-from engine.domain.enrolment import Enrolment, Outgoing, Settled, StayChange
+from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_prefix, suffix_of_user
-from engine.domain.lifecycle import CampaignState, DeliveryState, ExitReason, StayState
+from engine.domain.lifecycle import CampaignState, DeliveryState, EnrolmentState, ExitReason
 from engine.failpoints import Failpoint, arm, done
 from engine.pipeline.evaluation.evaluate import change_of
 from engine.stores.mongo.enrolments import INDEXES, Enrolments
@@ -33,13 +33,13 @@ def enrolments(database: Documents) -> Enrolments:
 
 
 def the_one(enrolments: Enrolments, name: str = "ann") -> Enrolment:
-    found = enrolments.all_of("c1", Someone(name=name).key)
-    assert len(found) == 1
-    return found[0]
+    stored = enrolments.all_of("c1", Someone(name=name).key)
+    assert len(stored) == 1
+    return stored[0]
 
 
-def change(of: Enrolment, **more: Any) -> StayChange:
-    return StayChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
+def change(of: Enrolment, **more: Any) -> EnrolmentChange:
+    return EnrolmentChange(of.id, of.version, of.revision, NOW, **{"due_at": None, **more})
 
 
 def test_repeated_enrols_insert_one_enrolment(enrolments: Enrolments) -> None:
@@ -51,7 +51,7 @@ def test_repeated_enrols_insert_one_enrolment(enrolments: Enrolments) -> None:
 def test_concurrent_enrol_inserts_a_user_once(enrolments: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(5)]
     inserted = together(8, lambda _: enrolments.enter([enrolment(name=name) for name in names]))
-    assert sorted(id_ for one in inserted for id_ in one) == sorted(enrolment(name=name).id for name in names)
+    assert sorted(id_ for person in inserted for id_ in person) == sorted(enrolment(name=name).id for name in names)
 
 
 def alike(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -63,10 +63,10 @@ def test_a_bulk_enrol_writes_what_single_inserts_write(enrolments: Enrolments, d
     model = replace(enrolment(holdout=True, outgoing="one"), due_at=NOW, outgoing=replace(QUEUED, slice="s1"))
     names = ["ann", "bob", "a/b %c", "\u00fcmit"]
     expected = [enrolment(name=name) for name in names]
-    assert enrolments.enter_alike(model, alike(names)) == {one.id for one in expected}
+    assert enrolments.enter_alike(model, alike(names)) == {person.id for person in expected}
     written = list(database.enrolments.find())
     database.enrolments.delete_many({})
-    enrolments.enter([replace(model, id=one.id, user=one.user) for one in expected])
+    enrolments.enter([replace(model, id=person.id, user=person.user) for person in expected])
     assert list(database.enrolments.find()) == written
 
 
@@ -83,7 +83,7 @@ def test_a_bulk_enrol_leaves_existing_enrolments_unchanged(enrolments: Enrolment
 def test_concurrent_bulk_enrol_inserts_each_user_once(enrolments: Enrolments) -> None:
     names = [f"hh-{n}" for n in range(50)]
     inserted = together(8, lambda _: enrolments.enter_alike(enrolment(), alike(names)))
-    assert sorted(id_ for one in inserted for id_ in one) == sorted(enrolment(name=name).id for name in names)
+    assert sorted(id_ for person in inserted for id_ in person) == sorted(enrolment(name=name).id for name in names)
 
 
 def test_a_bulk_enrol_takes_the_previous_enrolment_off_the_due_list(enrolments: Enrolments) -> None:
@@ -91,8 +91,8 @@ def test_a_bulk_enrol_takes_the_previous_enrolment_off_the_due_list(enrolments: 
         [replace(enrolment(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(enrolment(name="bob"), due_at=NOW)]
     )
     enrolments.enter_alike(enrolment(entry=2), alike(["ann", "bob"]))
-    assert [one.due_at for one in enrolments.all_of("c1", enrolment().user)] == [None, None]
-    assert [one.due_at for one in enrolments.all_of("c1", enrolment(name="bob").user)] == [NOW, None], (
+    assert [person.due_at for person in enrolments.all_of("c1", enrolment().user)] == [None, None]
+    assert [person.due_at for person in enrolments.all_of("c1", enrolment(name="bob").user)] == [NOW, None], (
         "an active one stays due"
     )
 
@@ -110,9 +110,9 @@ def test_users_with_enrolments_are_found_whether_near_or_far_apart(enrolments: E
     enrolments.enter_alike(enrolment(), alike([f"hh-{n}" for n in range(many)]))
     enrolments.enter([enrolment(ended=(ExitReason.GOAL, NOW)), enrolment(entry=2), enrolment(name="bob")])
     enrolments.enter([replace(enrolment(name="eve"), id=enrolment(name="eve").id.replace("c1", "c2"), campaign="c2")])
-    asked = sorted(suffix for suffix, _ in alike(["ann", "bob", "eve", "zoe"]))
-    assert enrolments.present("shop", "c1", asked) == {enrolment().suffix, enrolment(name="bob").suffix}
-    assert enrolments.present("shop", "c2", asked) == {enrolment(name="eve").suffix}
+    suffixes = sorted(suffix for suffix, _ in alike(["ann", "bob", "eve", "zoe"]))
+    assert enrolments.present("shop", "c1", suffixes) == {enrolment().suffix, enrolment(name="bob").suffix}
+    assert enrolments.present("shop", "c2", suffixes) == {enrolment(name="eve").suffix}
     assert enrolments.present("shop", "c1", []) == set()
 
 
@@ -141,7 +141,7 @@ def test_an_enrol_takes_the_previous_enrolment_off_the_due_list(enrolments: Enro
         [replace(enrolment(ended=(ExitReason.GOAL, NOW)), due_at=NOW), replace(enrolment(name="bob"), due_at=NOW)]
     )
     enrolments.enter([enrolment(entry=2)])
-    assert [one.due_at for one in enrolments.all_of("c1", enrolment().user)] == [None, None]
+    assert [person.due_at for person in enrolments.all_of("c1", enrolment().user)] == [None, None]
     assert the_one(enrolments, "bob").due_at == NOW
 
 
@@ -172,9 +172,9 @@ def test_equal_decisions_are_written_together_and_different_ones_separately(enro
     people = [enrolment(name=f"hh-{n}") for n in range(6)]
     enrolments.enter(people)
     enrolments.advance([change(people[0])])
-    assert enrolments.advance([change(one, due_at=NOW + i % 2) for i, one in enumerate(people)]) == 5
-    due = {one.user: one.due_at for one in enrolments.active(PREFIX, "", PREFIX + "g", 10)}
-    assert [due[one.user] for one in people] == [None, NOW + 1, NOW, NOW + 1, NOW, NOW + 1]
+    assert enrolments.advance([change(person, due_at=NOW + i % 2) for i, person in enumerate(people)]) == 5
+    due = {person.user: person.due_at for person in enrolments.active(PREFIX, "", PREFIX + "g", 10)}
+    assert [due[person.user] for person in people] == [None, NOW + 1, NOW, NOW + 1, NOW, NOW + 1]
 
 
 def test_nothing_to_write_writes_nothing(enrolments: Enrolments) -> None:
@@ -187,9 +187,9 @@ def test_an_exit_settles_the_queued_delivery_in_the_same_write(enrolments: Enrol
     enrolments.enter([queued])
     skipped = Settled("one", DeliveryState.SKIPPED, NOW, "exited")
     enrolments.advance([change(queued, exit=ExitReason.UNMATCHED, settled=skipped)])
-    found = the_one(enrolments)
-    assert (found.state, found.reason, found.ended_at) == (StayState.ENDED, ExitReason.UNMATCHED, NOW)
-    assert (found.outgoing, found.settled, found.version) == (None, (skipped,), 2)
+    stored = the_one(enrolments)
+    assert (stored.state, stored.reason, stored.ended_at) == (EnrolmentState.ENDED, ExitReason.UNMATCHED, NOW)
+    assert (stored.outgoing, stored.settled, stored.version) == (None, (skipped,), 2)
 
 
 STORIES: list[tuple[str, Enrolment, Someone, dict[str, Any], Instant]] = [
@@ -216,38 +216,40 @@ def test_mongodb_writes_a_decision_as_the_model_of_the_tests_does(
     made = change_of(rules, origin_at(as_of), before, decision)
     assert made is not None
     assert enrolments.advance([made]) == 1
-    found = the_one(enrolments)
-    assert replace(found, outgoing=found.outgoing and replace(found.outgoing, slice="s1")) == replace(
+    stored = the_one(enrolments)
+    assert replace(stored, outgoing=stored.outgoing and replace(stored.outgoing, slice="s1")) == replace(
         advanced(before, made), outgoing=(out := advanced(before, made).outgoing) and replace(out, slice="s1")
     )
 
 
 def test_the_latest_enrolment_of_each_user_of_a_range_is_read_by_suffix(enrolments: Enrolments) -> None:
-    everyone = sorted((enrolment(name=f"hh-{n}") for n in range(20)), key=lambda one: one.id)
+    everyone = sorted((enrolment(name=f"hh-{n}") for n in range(20)), key=lambda person: person.id)
     enrolments.enter(everyone)
-    enrolments.enter([replace(one, id=one.id[:-1] + "2", entry=2) for one in everyone[:5]])
-    found = enrolments.latest("shop", "c1", everyone[2].suffix, everyone[9].suffix)
-    assert list(found) == [one.suffix for one in everyone[2:10]]
-    assert [one.entry for one in found.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
+    enrolments.enter([replace(person, id=person.id[:-1] + "2", entry=2) for person in everyone[:5]])
+    stored = enrolments.latest("shop", "c1", everyone[2].suffix, everyone[9].suffix)
+    assert list(stored) == [person.suffix for person in everyone[2:10]]
+    assert [latest_.entry for latest_ in stored.values()] == [2, 2, 2, 1, 1, 1, 1, 1]
 
 
 def test_the_latest_enrolments_of_named_users_are_read(enrolments: Enrolments) -> None:
     enrolments.enter([enrolment(ended=(ExitReason.GOAL, NOW)), enrolment(entry=2), enrolment(name="bob")])
-    found = enrolments.latest_of("c1", [enrolment().user, enrolment(name="eve").user])
-    assert {user: one.entry for user, one in found.items()} == {enrolment().user: 2}
+    latest = enrolments.latest_of("c1", [enrolment().user, enrolment(name="eve").user])
+    assert {user: person.entry for user, person in latest.items()} == {enrolment().user: 2}
 
 
 def test_active_and_due_enrolments_are_read_page_by_page_in_order(enrolments: Enrolments) -> None:
-    people = sorted((replace(enrolment(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda one: one.id)
+    people = sorted(
+        (replace(enrolment(name=f"hh-{n}"), due_at=NOW + n % 2) for n in range(10)), key=lambda person: person.id
+    )
     enrolments.enter([*people, replace(enrolment(ended=(ExitReason.GOAL, NOW), name="gone"), due_at=NOW)])
     first = enrolments.active(PREFIX, "", PREFIX + "g", 4)
     rest = enrolments.active(PREFIX, first[-1].id, PREFIX + "g", 100)
-    assert [one.id for one in (*first, *rest)] == [one.id for one in people]
+    assert [item.id for item in (*first, *rest)] == [person.id for person in people]
     due = enrolments.due(PREFIX, "", PREFIX + "g", NOW, 100)
-    assert {one.user for one in due} == {one.user for one in people if one.due_at == NOW} | {
+    assert {person.user for person in due} == {person.user for person in people if person.due_at == NOW} | {
         enrolment(name="gone").user
     }
-    assert enrolments.due_ids("c1", NOW, 100) == [one.id for one in due]
+    assert enrolments.due_ids("c1", NOW, 100) == [person.id for person in due]
     assert enrolments.due_ids("c1", NOW - 1, 100) == []
 
 
@@ -324,7 +326,7 @@ def test_an_enrolment_is_idle_only_without_an_unsettled_delivery(enrolments: Enr
 def test_all_enrolments_of_a_user_are_listed_by_campaign_and_entry(enrolments: Enrolments) -> None:
     other = replace(enrolment(), id=enrolment().id.replace("c1", "c0"), campaign="c0")
     enrolments.enter([enrolment(entry=2), enrolment(ended=(ExitReason.GOAL, NOW)), other])
-    assert [(one.campaign, one.entry) for one in enrolments.stays_of(enrolment().user)] == [
+    assert [(person.campaign, person.entry) for person in enrolments.stays_of(enrolment().user)] == [
         ("c0", 1),
         ("c1", 1),
         ("c1", 2),

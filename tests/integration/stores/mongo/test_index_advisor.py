@@ -35,15 +35,15 @@ def shop(world: World) -> World:
 
 
 def advised(world: World, part: str = "audience") -> Advice:
-    (one,) = [one for one in world.app.missing_indexes.advise() if one.part == part]
-    return one
+    (hint,) = [hint for hint in world.app.missing_indexes.advise() if hint.part == part]
+    return hint
 
 
 def examined(world: World, query: dict[str, Any]) -> int:
     """Return the number of documents that MongoDB examines for a find on users."""
     find = {"find": "users", "filter": query}
-    told = world.database.command("explain", find, verbosity="executionStats")
-    return int(told["executionStats"]["totalDocsExamined"])
+    answer = world.database.command("explain", find, verbosity="executionStats")
+    return int(answer["executionStats"]["totalDocsExamined"])
 
 
 def create(world: World, advice: Advice) -> None:
@@ -58,10 +58,10 @@ def audience_filter(world: World, name: str) -> dict[str, Any]:
 
 def test_a_missing_index_is_named_with_documents_read_with_and_without_it(shop: World) -> None:
     shop.apply({"campaign": "golden", "audience": {"plan": "gold"}})
-    found = advised(shop)
-    assert (found.served_by, found.users, found.reads, found.would_read) == (None, USERS, USERS, 10)
-    assert found.index == ("w", "a.plan", "_id")
-    assert found.text == (
+    advice = advised(shop)
+    assert (advice.served_by, advice.users, advice.reads, advice.would_read) == (None, USERS, USERS, 10)
+    assert advice.index == ("w", "a.plan", "_id")
+    assert advice.text == (
         "audience: no index on users.a.plan; a MongoDB scan reads every user of shop (400); "
         "with {w: 1, a.plan: 1, _id: 1} about 10"
     )
@@ -72,9 +72,9 @@ def test_an_advised_index_serves_and_reads_as_estimated(shop: World) -> None:
     query = audience_filter(shop, "golden")
     assert examined(shop, query) == USERS
     create(shop, advised(shop))
-    found = advised(shop)
-    assert (found.served_by, found.reads, found.index) == ("w_1_a.plan_1__id_1", 10, None)
-    assert found.text == "audience: w_1_a.plan_1__id_1, about 10 users"
+    advice = advised(shop)
+    assert (advice.served_by, advice.reads, advice.index) == ("w_1_a.plan_1__id_1", 10, None)
+    assert advice.text == "audience: w_1_a.plan_1__id_1, about 10 users"
     assert examined(shop, query) == 10
 
 
@@ -82,15 +82,15 @@ def test_the_most_selective_of_several_conditions_is_advised(shop: World) -> Non
     shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "365d"}}, {"plan": "gold"}]}})
     assert advised(shop).index == ("w", "a.plan", "_id")
     shop.apply({"campaign": "c", "audience": {"all": [{"vip_until": {"within_next": "5d"}}, {"plan": "gold"}]}})
-    found = advised(shop)
-    assert (found.index, found.would_read) == (("w", "a.vip_until", "_id"), 5)
+    advice = advised(shop)
+    assert (advice.index, advice.would_read) == (("w", "a.vip_until", "_id"), 5)
 
 
 def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop: World) -> None:
     shop.apply({"campaign": "broad", "audience": {"plan": "free"}})
     shop.apply({"campaign": "either", "audience": {"any": [{"plan": "gold"}, {"age": 7}]}})
-    advice = [one for one in shop.app.missing_indexes.advise() if one.part == "audience"]
-    assert [(one.campaign, one.served_by, one.index) for one in advice] == [
+    advice = [hint for hint in shop.app.missing_indexes.advise() if hint.part == "audience"]
+    assert [(hint.campaign, hint.served_by, hint.index) for hint in advice] == [
         ("broad", None, None),
         ("either", None, None),
     ]
@@ -99,32 +99,32 @@ def test_a_broad_audience_and_one_without_a_required_condition_get_no_index(shop
 
 def test_everybody_is_read_by_key_range_and_a_list_by_its_index(shop: World) -> None:
     shop.apply({"campaign": "all"})
-    found = advised(shop)
-    assert (found.served_by, found.reads) == ("_id_, all users", USERS)
+    advice = advised(shop)
+    assert (advice.served_by, advice.reads) == ("_id_, all users", USERS)
     shop.app.imports("shop").lists.add("vips", [key["_id"] for key in shop.database.users.find().limit(3)])
     shop.apply({"campaign": "all", "audience": {"all": [{"list": "vips"}, {"plan": "free"}]}})
-    found = advised(shop)
-    assert (found.served_by, found.reads) == ("the range of list vips", 3)
+    advice = advised(shop)
+    assert (advice.served_by, advice.reads) == ("the range of list vips", 3)
 
 
 def test_the_advice_covers_crossing_sets_and_their_indexes(shop: World) -> None:
     audience = {"all": [{"vip_until": {"within_next": "5d"}}, {"event": {"name": "Seen", "within": "3d"}}]}
     shop.apply({"campaign": "timed", "audience": audience})
-    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
-    events = [one for part, one in advice.items() if part.startswith("crossing: Seen")]
+    advice = {hint.part: hint for hint in shop.app.missing_indexes.advise()}
+    events = [hint for part, hint in advice.items() if part.startswith("crossing: Seen")]
     assert len(events) == 2
-    assert {one.served_by for one in events} == {"events: workspace_name_time"}
-    fields = [one for part, one in advice.items() if part.startswith("crossing: vip_until")]
+    assert {event.served_by for event in events} == {"events: workspace_name_time"}
+    fields = [hint for part, hint in advice.items() if part.startswith("crossing: vip_until")]
     assert fields
-    assert all(one.served_by is None and one.index == ("w", "a.vip_until", "_id") for one in fields)
+    assert all(field.served_by is None and field.index == ("w", "a.vip_until", "_id") for field in fields)
     create(shop, fields[0])
-    advice = {one.part: one for one in shop.app.missing_indexes.advise()}
-    assert all(advice[one.part].served_by == "w_1_a.vip_until_1__id_1" for one in fields)
+    advice = {hint.part: hint for hint in shop.app.missing_indexes.advise()}
+    assert all(advice[field.part].served_by == "w_1_a.vip_until_1__id_1" for field in fields)
 
 
 def test_one_off_campaigns_have_no_crossing_sets_and_ended_ones_are_omitted(shop: World) -> None:
     shop.apply({"campaign": "once", "kind": "one_off", "audience": {"vip_until": {"within_next": "5d"}}})
-    assert [one.part for one in shop.app.missing_indexes.advise()] == ["audience"]
+    assert [hint.part for hint in shop.app.missing_indexes.advise()] == ["audience"]
     shop.launch("once")
     shop.settle()
     assert shop.state("once") == "finished"
@@ -141,7 +141,7 @@ def test_rules_on_enrolled_users_are_read_by_key(shop: World) -> None:
             "messages": [{"name": "one", "when": {"age": {"gte": 18}}}],
         }
     )
-    advice = {one.part: one.served_by for one in shop.app.missing_indexes.advise()}
+    advice = {hint.part: hint.served_by for hint in shop.app.missing_indexes.advise()}
     assert advice == {
         "audience": None,
         "exit rule": "_id_, user_name_time",
@@ -155,9 +155,9 @@ def test_a_share_is_estimated_from_a_sample(world: World) -> None:
     world.users([f"u{n}" for n in range(many)], plan="free")
     world.users([f"u{n}" for n in range(0, many, 10)], plan="gold")
     advisor = IndexAdvisor(world.database)
-    found = advisor.users("shop")
-    total = found.users
-    assert (total, found.estimated) == (pytest.approx(many, rel=0.1), True)
+    population = advisor.users("shop")
+    total = population.users
+    assert (total, population.estimated) == (pytest.approx(many, rel=0.1), True)
     assert advisor.matching("shop", {"a.plan": "gold"}, total) == pytest.approx(many / 10, rel=0.25)
     assert 0 < advisor.matching("shop", {"a.plan": "none"}, total) <= 4
     assert advisor.matching("other", {"a.plan": "gold"}, 0) == 0
@@ -166,18 +166,18 @@ def test_a_share_is_estimated_from_a_sample(world: World) -> None:
 def test_each_named_query_has_its_index_after_a_migration(world: World) -> None:
     named = IndexAdvisor(world.database).named()
     assert {"users.read_range", "enrolments.due", "deliveries.outgoing", "runs.undecided", "lists.names"} <= {
-        one.name for one in named
+        query.name for query in named
     }
-    assert [one for one in named if one.problem] == []
-    assert any(one.explained for one in named)
+    assert [query for query in named if query.problem] == []
+    assert any(query.explained for query in named)
 
 
 def test_a_named_query_without_its_index_is_reported(world: World) -> None:
     world.database.enrolments.drop_index("due")
     world.database.events.drop_indexes()
-    wrong = {one.name: one.problem for one in IndexAdvisor(world.database).named() if one.problem}
+    wrong = {query.name: query.problem for query in IndexAdvisor(world.database).named() if query.problem}
     assert wrong["enrolments.first_due_campaign"] == "enrolments has no index due"
     assert wrong["events.fetch"] == "MongoDB scans all of events"
     world.database.events.drop()
-    wrong = {one.name: one.problem for one in IndexAdvisor(world.database).named() if one.problem}
+    wrong = {query.name: query.problem for query in IndexAdvisor(world.database).named() if query.problem}
     assert wrong["events.fetch"] == "MongoDB uses no index of events"

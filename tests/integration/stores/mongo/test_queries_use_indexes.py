@@ -90,8 +90,8 @@ def filled(services: Any, overhearing: Overhearing) -> Iterator[Database[Documen
         client.drop_database(database)
 
 
-def plans(database: Database[Document], heard: list[Document]) -> list[tuple[Document, Plan]]:
-    return [(command, explain(database, ExplainedQuery("heard", "", command))) for command in heard]
+def plans(database: Database[Document], commands: list[Document]) -> list[tuple[Document, Plan]]:
+    return [(command, explain(database, ExplainedQuery("heard", "", command))) for command in commands]
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
@@ -103,12 +103,12 @@ def test_a_store_call_scans_no_collection_and_uses_only_its_named_indexes(
     assert callable(getattr(made, method))
     overhearing.heard.clear()
     CALLS[name].make(made)
-    heard, used = list(overhearing.heard), set()
-    for command, plan in plans(filled, heard):
+    commands, used = list(overhearing.heard), set()
+    for command, plan in plans(filled, commands):
         assert not plan.scans, command
         assert plan.indexes <= CALLS[name].uses, command
         used |= plan.indexes
-    assert bool(used) is bool(CALLS[name].uses) or not heard, "an index is named and none is used"
+    assert bool(used) is bool(CALLS[name].uses) or not commands, "an index is named and none is used"
     if name in NAMED:
         assert set(NAMED[name].split(" or ")) & used, f"{name} says that it relies on {NAMED[name]}"
 
@@ -138,13 +138,13 @@ def test_every_store_with_a_collection_is_checked() -> None:
         "Stores",
         "StoredClock",
     }
-    found = {
+    users = {
         kind
         for module in MODULES
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if kind.__module__ == module.__name__ and "database" in inspect.signature(kind.__init__).parameters
     }
-    assert {kind for kind in found if kind.__name__ not in apart} == known
+    assert {kind for kind in users if kind.__name__ not in apart} == known
 
 
 def test_every_named_query_is_a_method_and_names_an_allowed_index() -> None:
@@ -172,8 +172,8 @@ def test_a_collection_scan_is_detected(filled: Database[Document], overhearing: 
     filled.users.update_many({"email": "nobody@example.org"}, {"$set": {"x": 1}})
     list(filled.users.aggregate([{"$match": {"email": "nobody@example.org"}}]))
     filled.users.find_one_and_update({"email": "nobody@example.org"}, {"$set": {"x": 1}})
-    heard = list(overhearing.heard)
-    assert [plan.scans for _, plan in plans(filled, heard)] == [True] * 4
+    commands = list(overhearing.heard)
+    assert [plan.scans for _, plan in plans(filled, commands)] == [True] * 4
 
 
 def test_the_probe_for_due_enrolments_is_a_covered_query(filled: Database[Document], overhearing: Overhearing) -> None:
@@ -189,9 +189,9 @@ def test_the_users_with_enrolments_are_read_by_covered_queries(
 ) -> None:
     overhearing.heard.clear()
     CALLS[f"enrolments.{method}"].make(STORES["enrolments"][1](filled))
-    found = [command for command in overhearing.heard if "find" in command]
-    assert {"hint" in command for command in found} == {True, False}, "both ways are asked for"
-    assert [plan.stages & {"FETCH"} for _, plan in plans(filled, found)] == [set()] * len(found)
+    finds = [command for command in overhearing.heard if "find" in command]
+    assert {"hint" in command for command in finds} == {True, False}, "both ways are asked for"
+    assert [plan.stages & {"FETCH"} for _, plan in plans(filled, finds)] == [set()] * len(finds)
 
 
 @pytest.mark.parametrize(("few", "index"), [(True, "due"), (False, "_id_")])
@@ -202,11 +202,11 @@ def test_due_enrolments_are_read_by_their_index_if_few_and_by_key_if_all(
     people = [enrolment(name=f"due-{few}-{n}") for n in range(1_500)]
     uid = f"due{few}".lower()
     due = [
-        replace(one, id=one.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)
-        for n, one in enumerate(people)
+        replace(person, id=person.id.replace("c1", uid, 1), campaign=uid, due_at=None if few and n % 500 else NOW)
+        for n, person in enumerate(people)
     ]
     store.enter(due)
     overhearing.heard.clear()
-    found = store.due(f"shop/{uid}/", "", f"shop/{uid}/g", NOW, 100)
-    assert [one.id for one in found] == sorted(one.id for one in due if one.due_at == NOW)[:100]
+    enrolments = store.due(f"shop/{uid}/", "", f"shop/{uid}/g", NOW, 100)
+    assert [person.id for person in enrolments] == sorted(person.id for person in due if person.due_at == NOW)[:100]
     assert [plan.indexes for _, plan in plans(filled, list(overhearing.heard))] == [{index}]

@@ -67,19 +67,19 @@ def test_measurements_of_two_processes_merge_as_if_one_had_made_them(statistics:
     alone, parts = Measurements(), (Measurements(), Measurements())
     for n in range(1, 1_001):
         with working_on(f"c{n}", f"campaign-{n}"):
-            for one in (alone, parts[n % 2]):
-                one.record("users.read_range", n / 1_000, 10, failed=n == 7)
-    for one in parts:
-        assert recording(statistics, one, clock).write()
-    (told,) = queries(statistics.since(NOW))
-    assert (told.name, told.calls, told.failed, told.documents) == ("users.read_range", 1_000, 1, 10_000)
-    assert told.median == pytest.approx(0.500, rel=0.02)
-    assert told.p95 == pytest.approx(0.950, rel=0.02)
-    assert told.p99 == pytest.approx(0.990, rel=0.02)
-    assert (told.worst.seconds, told.worst.campaign, told.worst.campaign_uid) == (1.0, "campaign-1000", "c1000")
+            for item in (alone, parts[n % 2]):
+                item.record("users.read_range", n / 1_000, 10, failed=n == 7)
+    for part in parts:
+        assert recording(statistics, part, clock).write()
+    (answer,) = queries(statistics.since(NOW))
+    assert (answer.name, answer.calls, answer.failed, answer.documents) == ("users.read_range", 1_000, 1, 10_000)
+    assert answer.median == pytest.approx(0.500, rel=0.02)
+    assert answer.p95 == pytest.approx(0.950, rel=0.02)
+    assert answer.p99 == pytest.approx(0.990, rel=0.02)
+    assert (answer.worst.seconds, answer.worst.campaign, answer.worst.campaign_uid) == (1.0, "campaign-1000", "c1000")
     recording(statistics, alone, HandClock()).write()
     (doubled,) = queries(statistics.since(NOW))
-    assert (doubled.calls, doubled.median, doubled.p99) == (2_000, told.median, told.p99)
+    assert (doubled.calls, doubled.median, doubled.p99) == (2_000, answer.median, answer.p99)
 
 
 def test_a_process_has_one_document_an_hour_and_writes_only_new_measurements(
@@ -100,8 +100,8 @@ def test_a_process_has_one_document_an_hour_and_writes_only_new_measurements(
     clock.now += 1
     measurements.record("a", 0.5, 1)
     assert writer.write()
-    assert [[one.calls for one in part.figures] for part in statistics.since(NOW)] == [[3], [1]]
-    assert sum(one.calls for one in queries(statistics.since(clock.now))) == 1
+    assert [[figure.calls for figure in part.figures] for part in statistics.since(NOW)] == [[3], [1]]
+    assert sum(query.calls for query in queries(statistics.since(clock.now))) == 1
 
 
 def test_the_last_measurements_of_a_process_are_kept(statistics: Statistics) -> None:
@@ -152,7 +152,7 @@ def test_tuner_evidence_has_the_latest_state_of_each_process(statistics: Statist
 
 
 def test_measurements_expire_after_a_week(statistics: Statistics, database: Database[Document]) -> None:
-    (index,) = [one for one in database.stats.list_indexes() if one["name"] == "until"]
+    (index,) = [each for each in database.stats.list_indexes() if each["name"] == "until"]
     assert index["expireAfterSeconds"] == KEPT.total_seconds() == 7 * 86_400
 
 

@@ -41,9 +41,9 @@ def test_a_run_is_read_back_as_it_was_written(runs: Runs) -> None:
 def test_an_existing_run_is_not_created_again(runs: Runs) -> None:
     decided(runs, RUN)
     assert not runs.add(RUN)
-    found = runs.get(RUN.id)
-    assert found is not None
-    assert found.state is RunState.DECIDED
+    stored = runs.get(RUN.id)
+    assert stored is not None
+    assert stored.state is RunState.DECIDED
 
 
 def test_concurrent_plans_create_one_run(runs: Runs) -> None:

@@ -19,30 +19,30 @@ from tests.support.store_proxy import Cutting
 
 
 def add(users: Users, *ids: str, workspace: str = "w") -> None:
-    edits = {user_key(workspace, one): Edit({"email": f"{one}@x.example"}, ["email"]) for one in ids}
-    users.rewrite(edits, lambda asked, documents: {key: edits[key] for key in asked if key not in documents})
+    edits = {user_key(workspace, name): Edit({"email": f"{name}@x.example"}, ["email"]) for name in ids}
+    users.rewrite(edits, lambda some, documents: {key: edits[key] for key in some if key not in documents})
 
 
 def test_suffix_ranges_yield_every_user_once_in_order(database: Database[Document]) -> None:
     users = Users(database)
     add(users, *(f"u{n}" for n in range(500)))
     add(users, *(f"u{n}" for n in range(50)), workspace="w2")
-    found = [one["_id"] for first, until in cut(7) for one in users.read_range("w", first, until, 1_000)]
-    assert found == sorted(user_key("w", f"u{n}") for n in range(500))
+    keys = [document["_id"] for first, until in cut(7) for document in users.read_range("w", first, until, 1_000)]
+    assert keys == sorted(user_key("w", f"u{n}") for n in range(500))
     paged: list[str] = []
     first = "0"
     while batch := users.read_range("w", first, HIGHEST, 64, {"_id": 1}):
-        paged += [one["_id"] for one in batch]
+        paged += [document["_id"] for document in batch]
         first = batch[-1]["_id"].split("/", 1)[1] + "\0"
-    assert paged == found
+    assert paged == keys
     assert users.read_range("x", "0", HIGHEST, 10) == []
 
 
 def test_users_are_read_by_key_in_order_and_unknown_keys_are_skipped(database: Database[Document]) -> None:
     users = Users(database)
     add(users, "a", "b", "c")
-    keys = [user_key("w", one) for one in ("c", "x", "a")]
-    assert [one["_id"] for one in users.read_keys(keys)] == sorted((keys[0], keys[2]))
+    keys = [user_key("w", item) for item in ("c", "x", "a")]
+    assert [document["_id"] for document in users.read_keys(keys)] == sorted((keys[0], keys[2]))
     assert users.get(keys[1]) is None
 
 
@@ -76,7 +76,7 @@ def test_the_revision_rises_with_every_write_even_when_the_servers_clock_is_behi
     ahead = users.server_now() + 10_000_000
     database["users"].update_one({"_id": key}, {"$set": {"rev": ahead}})
     for number in range(1, 4):
-        users.rewrite([key], lambda asked, documents, n=number: {key: Edit({"a.age": n}, ["age"])})  # type: ignore[misc]
+        users.rewrite([key], lambda some, documents, n=number: {key: Edit({"a.age": n}, ["age"])})  # type: ignore[misc]
         document = users.get(key)
         assert document is not None
         assert document["rev"] == ahead + number
@@ -102,18 +102,18 @@ def test_a_writer_that_read_an_older_revision_retries(database: Database[Documen
     key, other = user_key("w", "u"), user_key("w", "v")
     asked_for: list[set[str]] = []
 
-    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-        asked_for.append(set(asked))
+    def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+        asked_for.append(set(some))
         if len(asked_for) == 1:
             users.rewrite([key], lambda _asked, _documents: {key: Edit({"a.age": 5}, ["age"])})
-        wanted = {one: (documents[one].get("a") or {}).get("age", 0) + 1 for one in asked}
+        ages = {each: (documents[each].get("a") or {}).get("age", 0) + 1 for each in some}
         if len(asked_for) > 1:
-            wanted = {one: age for one, age in wanted.items() if one == key}
-        return {one: Edit({"a.age": age}, ["age"]) for one, age in wanted.items()}
+            ages = {key_of_user: age for key_of_user, age in ages.items() if key_of_user == key}
+        return {key_of_user: Edit({"a.age": age}, ["age"]) for key_of_user, age in ages.items()}
 
     assert users.rewrite([key, other], plan) == {key: False, other: False}
     assert asked_for == [{key, other}, {key, other}]
-    assert {one["u"]: one["a"]["age"] for one in database["users"].find()} == {"u": 6, "v": 1}
+    assert {document["u"]: document["a"]["age"] for document in database["users"].find()} == {"u": 6, "v": 1}
 
 
 @pytest.fixture
@@ -134,17 +134,17 @@ def test_updates_whose_answer_was_lost_are_retried_and_written_once(
     database: Database[Document], cutting: Cutting, through: Users
 ) -> None:
     add(Users(database), "u", "v")
-    keys = [user_key("w", one) for one in ("u", "v", "new")]
+    keys = [user_key("w", item) for item in ("u", "v", "new")]
 
-    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-        ages = {one: (documents[one].get("a") or {}).get("age") if one in documents else None for one in asked}
-        return {one: Edit({"a.age": 7}, ["age"]) for one, age in ages.items() if age != 7}
+    def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+        ages = {key: (documents[key].get("a") or {}).get("age") if key in documents else None for key in some}
+        return {key: Edit({"a.age": 7}, ["age"]) for key, age in ages.items() if age != 7}
 
     cutting.cuts = 1
     assert through.rewrite(keys, plan) == {keys[0]: False, keys[1]: False, keys[2]: True}
     assert cutting.cuts == 0
-    told = {one["u"]: (one["a"]["age"], one["changed"]) for one in database["users"].find()}
-    assert told == {"u": (7, ["age"]), "v": (7, ["age"]), "new": (7, ["created", "age"])}
+    by_name = {document["u"]: (document["a"]["age"], document["changed"]) for document in database["users"].find()}
+    assert by_name == {"u": (7, ["age"]), "v": (7, ["age"]), "new": (7, ["created", "age"])}
 
 
 def test_a_connection_that_breaks_again_and_again_is_an_error(
@@ -154,7 +154,7 @@ def test_a_connection_that_breaks_again_and_again_is_an_error(
     key, ages = user_key("w", "u"), iter(range(100))
     cutting.cuts = 2
     with pytest.raises(AutoReconnect):
-        through.rewrite([key], lambda asked, _: {one: Edit({"a.age": next(ages)}, ["age"]) for one in asked})
+        through.rewrite([key], lambda some, _: {each: Edit({"a.age": next(ages)}, ["age"]) for each in some})
     assert cutting.cuts == 0
 
 
@@ -164,11 +164,11 @@ def test_eight_concurrent_writers_lose_no_increment(database: Database[Document]
     keys = [user_key("w", f"u{n}") for n in range(20)]
 
     def write(number: int) -> None:
-        def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
-            before = {one: (documents[one].get("a") or {}).get("all", 0) for one in asked}
-            if any(f"by{number}" in (documents[one].get("a") or {}) for one in asked):
+        def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+            before = {each: (documents[each].get("a") or {}).get("all", 0) for each in some}
+            if any(f"by{number}" in (documents[each].get("a") or {}) for each in some):
                 return {}
-            return {one: Edit({f"a.by{number}": 1, "a.all": count + 1}, ["all"]) for one, count in before.items()}
+            return {each: Edit({f"a.by{number}": 1, "a.all": count + 1}, ["all"]) for each, count in before.items()}
 
         for key in keys:
             users.rewrite([key], plan)
@@ -178,7 +178,7 @@ def test_eight_concurrent_writers_lose_no_increment(database: Database[Document]
         thread.start()
     for thread in threads:
         thread.join()
-    assert [one["a"]["all"] for one in database["users"].find()] == [8] * 20
+    assert [document["a"]["all"] for document in database["users"].find()] == [8] * 20
 
 
 def test_an_endless_write_conflict_raises(database: Database[Document]) -> None:
@@ -186,9 +186,9 @@ def test_an_endless_write_conflict_raises(database: Database[Document]) -> None:
     add(users, "u")
     key = user_key("w", "u")
 
-    def plan(asked: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
+    def plan(some: Collection[str], documents: Mapping[str, Document]) -> dict[str, Edit]:
         database["users"].update_one({"_id": key}, {"$inc": {"rev": 1}})
-        return {one: Edit({"a.age": documents[one]["rev"]}, ["age"]) for one in asked}
+        return {each: Edit({"a.age": documents[each]["rev"]}, ["age"]) for each in some}
 
     with pytest.raises(Contended):
         users.rewrite([key], plan)

@@ -209,7 +209,7 @@ def test_a_previous_layout_is_restored_without_its_buckets(world: CacheWorld) ->
 
 
 def test_the_fields_wanted_by_many_processes_are_all_adopted(world: CacheWorld) -> None:
-    wanted = [f"x{n}" for n in range(32)]
+    names = [f"x{n}" for n in range(32)]
     done = threading.Event()
 
     def want(name: str) -> None:
@@ -219,7 +219,7 @@ def test_the_fields_wanted_by_many_processes_are_all_adopted(world: CacheWorld) 
         while not done.is_set():
             world.layouts.adopt(WIDE, 1, NAMED)
 
-    threads = [threading.Thread(target=want, args=(name,)) for name in wanted]
+    threads = [threading.Thread(target=want, args=(name,)) for name in names]
     feeding = threading.Thread(target=feed)
     for thread in (feeding, *threads):
         thread.start()
@@ -227,7 +227,7 @@ def test_the_fields_wanted_by_many_processes_are_all_adopted(world: CacheWorld) 
         thread.join()
     done.set()
     feeding.join()
-    assert world.layouts.adopt(WIDE, 1).holds(wanted, ())
+    assert world.layouts.adopt(WIDE, 1).holds(names, ())
 
 
 def test_layouts_of_workspaces_are_independent(layouts: CacheLayouts) -> None:

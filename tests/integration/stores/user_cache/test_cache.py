@@ -37,8 +37,8 @@ def test_a_scan_with_read_ahead_yields_the_same_batches(world: CacheWorld) -> No
     layout = world.adopt()
     for _ in ("cold", "warm"):
         whole = list(world.cache.scan(layout, "0", HIGHEST, 500))
-        assert [one.until for one in whole] == [one.until for one in world.batches(layout, limit=500)]
-        assert {row.key for one in whole for row in one.rows} == set(world.stored())
+        assert [batch.until for batch in whole] == [batch.until for batch in world.batches(layout, limit=500)]
+        assert {row.key for batch in whole for row in batch.rows} == set(world.stored())
     assert len(whole) == 64 // (500 // 64) + 1
 
 
@@ -120,8 +120,8 @@ def test_users_at_the_edges_of_buckets_are_in_one_bucket_each(world: CacheWorld,
     object.__setattr__(layout, "depth", depth)
     for _ in ("cold", "warm"):
         for bucket in range(layout.buckets):
-            found = world.read(layout, layout.bound(bucket), layout.bound(bucket + 1))
-            assert found == world.stored(layout.bound(bucket), layout.bound(bucket + 1))
+            rows = world.read(layout, layout.bound(bucket), layout.bound(bucket + 1))
+            assert rows == world.stored(layout.bound(bucket), layout.bound(bucket + 1))
         assert world.read(layout) == world.stored()
 
 
@@ -129,12 +129,12 @@ def test_a_flush_in_the_middle_of_a_scan_costs_loads_and_no_user(world: CacheWor
     world.fill(3_000)
     layout = world.adopt()
     world.cache.warm(layout)
-    found = {}
+    revisions = {}
     for number, rows in enumerate(world.cache.scan(layout, "0", HIGHEST, 300)):
-        found |= {row.key: row for row in rows.rows}
+        revisions |= {row.key: row for row in rows.rows}
         if number == 3:
             world.redis.flushdb()
-    assert set(found) == set(world.stored())
+    assert set(revisions) == set(world.stored())
     assert world.read(layout) == world.stored()
 
 

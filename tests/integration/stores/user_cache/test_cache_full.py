@@ -46,7 +46,7 @@ def small(make_world: Callable[..., World], valkey: Any) -> World:
     app = App(world.settings.model_copy(update={"services": services}))
     app.hooks.messenger = Collected(world.asked)
     server = CacheServer(cache_client(valkey.url), emit)
-    app.stores.user_cache = UserCache(server, app.stores.users, emit, looks=timedelta(milliseconds=20))
+    app.stores.user_cache = UserCache(server, app.stores.users, emit, between_checks=timedelta(milliseconds=20))
     world.close()
     world.app = app
     return world
@@ -57,14 +57,14 @@ def test_campaigns_continue_correctly_while_the_user_cache_is_full(small: World,
     world.users(USERS[:1_500], plan=GOLD)
     world.users(USERS[1_500:], plan=SILVER)
     expected = {user_key("shop", user) for user in USERS[:1_500]}
-    with listening() as heard, following(world):
+    with listening() as events, following(world):
         assert entered(world, "first", gold, AccessPath.CACHE) == (expected, "cache")
         assert entered(world, "again", gold, AccessPath.CACHE) == (expected, "cache")
         world.change(USERS[0], plan=SILVER)
         world.change(USERS[-1], plan=GOLD)
         now = expected - {user_key("shop", USERS[0])} | {user_key("shop", USERS[-1])}
         assert entered(world, "changed", gold, AccessPath.CACHE) == (now, "cache")
-        assert [one.fields["reason"] for one in heard.of("cache.full")] == ["evicts"], "one warning"
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.full")] == ["evicts"], "one warning"
         assert world.app.stores.user_cache is not None
         full = world.app.stores.user_cache.memory()
         assert full is not None
@@ -74,5 +74,5 @@ def test_campaigns_continue_correctly_while_the_user_cache_is_full(small: World,
         cached = world.app.cached_users
         assert cached is not None
         assert cached.warm_share("shop") == 1.0, "it recovers by itself"
-        assert heard.of("cache.away") == []
+        assert events.of("cache.away") == []
     world.settle()

@@ -36,15 +36,15 @@ def start(tmp_path: Path, database: Database[Document]) -> Iterator[Callable[...
     """Yield a separate Valkey, and a cache on it."""
     made: list[Any] = []
 
-    def begin(*options: str, looks: timedelta = timedelta(seconds=10)) -> tuple[Any, CacheWorld]:
+    def begin(*options: str, pause: timedelta = timedelta(seconds=10)) -> tuple[Any, CacheWorld]:
         valkey = rig.Valkey(tmp_path / f"cache{len(made)}", "--appendonly", "no", *options)
-        world = CacheWorld(database, valkey.url, looks=looks)
+        world = CacheWorld(database, valkey.url, pause=pause)
         made.extend((world, valkey))
         return valkey, world
 
     yield begin
-    for one in made:
-        one.close()
+    for request in made:
+        request.close()
 
 
 def test_a_cache_killed_during_a_scan_is_used_again_when_back(quick: None, start: Any) -> None:
@@ -52,23 +52,23 @@ def test_a_cache_killed_during_a_scan_is_used_again_when_back(quick: None, start
     world.fill(3_000)
     layout = world.adopt()
     world.cache.warm(layout)
-    found: set[str] = set()
-    with listening() as heard:
+    users: set[str] = set()
+    with listening() as events:
         for number, rows in enumerate(world.cache.scan(layout, "0", HIGHEST, 200)):
-            found |= {row.key for row in rows.rows}
+            users |= {row.key for row in rows.rows}
             if number == 4:
                 valkey.kill()
-        assert found == set(world.stored())
+        assert users == set(world.stored())
         assert world.read(layout) == world.stored()
         assert world.refresh(layout, U) == Refreshed(reached=False)
-        assert len(heard.of("cache.away")) == 1
-        assert heard.of("cache.back") == []
+        assert len(events.of("cache.away")) == 1
+        assert events.of("cache.back") == []
         valkey.start()
         rig.wait_for(lambda: world.cache.read(layout, "0", HIGHEST).changes is not None, what="the cache's answer")
         assert world.read(layout) == world.stored()
         assert len(world.buckets()) == layout.buckets
         assert world.refresh(layout, U).reached, "a server that has forgotten the scripts is given them again"
-        assert len(heard.of("cache.away")) == len(heard.of("cache.back")) == 1
+        assert len(events.of("cache.away")) == len(events.of("cache.back")) == 1
 
 
 def test_without_a_cache_server_mongodb_serves(quick: None, start: Any) -> None:
@@ -76,13 +76,13 @@ def test_without_a_cache_server_mongodb_serves(quick: None, start: Any) -> None:
     valkey.kill()
     world.fill(500)
     layout = world.adopt()
-    with listening() as heard:
+    with listening() as events:
         assert world.read(layout) == world.stored()
         assert world.cache.warm(layout) == 0
         assert world.cache.revisions(layout, [U]) == {U: None}
         assert world.cache.memory() is None
         assert not world.cache.drop(layout, [U]).reached
-        assert [one.fields["reason"] for one in heard.of("cache.away")] == ["ConnectionError"]
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.away")] == ["ConnectionError"]
 
 
 def test_only_one_reader_at_a_time_tries_a_frozen_cache(quick: None, start: Any) -> None:
@@ -94,16 +94,16 @@ def test_only_one_reader_at_a_time_tries_a_frozen_cache(quick: None, start: Any)
     stored = world.stored()
     results: list[bool] = []
     readers = [threading.Thread(target=lambda: results.append(world.read(layout) == stored)) for _ in range(8)]
-    with listening() as heard:
-        for one in readers:
-            one.start()
-        for one in readers:
-            one.join()
+    with listening() as events:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
         assert results == [True] * 8
-        assert [one.fields["reason"] for one in heard.of("cache.away")] == ["TimeoutError"]
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.away")] == ["TimeoutError"]
         valkey.thaw()
         rig.wait_for(lambda: world.cache.read(layout, "0", HIGHEST).hits, what="a hit")
-        heard.wait("cache.back")
+        events.wait("cache.back")
 
 
 def test_the_answer_to_a_timed_out_query_is_never_read_by_the_next(quick: None, start: Any) -> None:
@@ -132,7 +132,7 @@ def test_a_cache_of_ten_megabytes_evicts_and_is_right(quick: None, start: Any) -
     world.fill(12_000)
     world.database.users.update_many({}, {"$set": {"a.class": "x" * 800}})
     layout = world.adopt()
-    with listening() as heard:
+    with listening() as events:
         expected = revisions(world)
         for _ in range(2):
             assert {row.key: row.rev for rows in world.batches(layout) for row in rows.rows} == expected
@@ -145,8 +145,8 @@ def test_a_cache_of_ten_megabytes_evicts_and_is_right(quick: None, start: Any) -
         assert world.refresh(layout, U).reached
         found = {row.key: row.rev for rows in world.batches(layout) for row in rows.rows}
         assert found == revisions(world) != expected
-        assert [one.fields["reason"] for one in heard.of("cache.full")] == ["evicts"]
-        assert heard.of("cache.away") == []
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.full")] == ["evicts"]
+        assert events.of("cache.away") == []
 
 
 def test_a_full_cache_that_evicts_nothing_refuses_and_is_right(quick: None, start: Any) -> None:
@@ -157,10 +157,10 @@ def test_a_full_cache_that_evicts_nothing_refuses_and_is_right(quick: None, star
     world.cache.warm(layout, until=half)
     used = valkey.client.info("memory")["used_memory"]
     valkey.client.config_set("maxmemory", used // 2)
-    with listening() as heard:
+    with listening() as events:
         assert world.read(layout) == world.stored()
         assert len(world.buckets()) == layout.buckets // 2
-        assert [one.fields["reason"] for one in heard.of("cache.full")] == ["refuses"]
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.full")] == ["refuses"]
         changed = world.add(*(f"u{n}" for n in range(30)), email="new@x.example")
         assert world.refresh(layout, *changed).reached, "what is cached stays right"
         assert world.read(layout) == world.stored()
@@ -168,9 +168,9 @@ def test_a_full_cache_that_evicts_nothing_refuses_and_is_right(quick: None, star
         assert world.read(layout) == world.stored()
         assert len(world.buckets()) == layout.buckets
         rig.wait_for(
-            lambda: world.redis.flushdb() and world.read(layout) and heard.of("cache.fits"), what="enough memory"
+            lambda: world.redis.flushdb() and world.read(layout) and events.of("cache.fits"), what="enough memory"
         )
-        assert heard.of("cache.away") == []
+        assert events.of("cache.away") == []
 
 
 def test_a_refusing_server_counts_as_unreachable(quick: None, start: Any) -> None:
@@ -182,7 +182,7 @@ def test_a_refusing_server_counts_as_unreachable(quick: None, start: Any) -> Non
     valkey.client.acl_setuser(
         "default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-hvals", "-evalsha"]
     )
-    with listening() as heard:
+    with listening() as events:
         assert world.read(layout) == world.stored()
         assert not world.refresh(layout, U).reached
-        assert [one.fields["reason"] for one in heard.of("cache.away")] == ["NoPermissionError"]
+        assert [occurrence.fields["reason"] for occurrence in events.of("cache.away")] == ["NoPermissionError"]

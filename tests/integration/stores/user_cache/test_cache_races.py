@@ -47,8 +47,8 @@ class Fight:
 
     def run(self, seconds: float) -> None:
         feeding = self.started(self.feed)
-        changing = [self.started(one, n) for n, one in enumerate((self.write, self.write, self.delete, self.erase))]
-        readers = [self.started(one, n) for n, one in enumerate((self.read, self.read, self.scan, self.evict))]
+        changing = [self.started(item, n) for n, item in enumerate((self.write, self.write, self.delete, self.erase))]
+        readers = [self.started(item, n) for n, item in enumerate((self.read, self.read, self.scan, self.evict))]
         self.over.wait(seconds)
         self.over.set()
         for thread in changing:
@@ -62,7 +62,7 @@ class Fight:
     def started(self, what: Callable[..., None], *given: int) -> threading.Thread:
         def guarded() -> None:
             try:
-                what(*(random.Random(one) for one in given))
+                what(*(random.Random(item) for item in given))
             except BaseException as fault:  # noqa: BLE001 - told by the main thread
                 self.faults.append(fault)
                 self.over.set()
@@ -92,7 +92,7 @@ class Fight:
 
     def some(self, stream: Any) -> list[Any]:
         first = stream.try_next()
-        return [] if first is None else [first, *(one for one in (stream.try_next() for _ in range(5)) if one)]
+        return [] if first is None else [first, *(item for item in (stream.try_next() for _ in range(5)) if item)]
 
     def write(self, rnd: random.Random) -> None:
         while not self.over.is_set():

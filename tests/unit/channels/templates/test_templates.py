@@ -149,14 +149,14 @@ def test_a_syntax_error_is_reported_with_its_line_and_column(template: str, line
 
 def test_unknown_names_and_filters_are_reported_with_a_suggestion() -> None:
     known = frozenset({"first_name", "plan"})
-    found = check("{{ user.frist_name }}\n{{ user.plan | upcas }} {{ usr }} {{ campaign.nam }}", known)
-    assert [(lint.line, lint.problem) for lint in found] == [
+    faults = check("{{ user.frist_name }}\n{{ user.plan | upcas }} {{ usr }} {{ campaign.nam }}", known)
+    assert [(lint.line, lint.problem) for lint in faults] == [
         (1, "unknown name 'user.frist_name'"),
         (2, "unknown filter 'upcas'"),
         (2, "unknown name 'usr'"),
         (2, "unknown name 'campaign.nam'"),
     ]
-    assert found[0] == Lint(1, 4, "unknown name 'user.frist_name'", "did you mean first_name?")
+    assert faults[0] == Lint(1, 4, "unknown name 'user.frist_name'", "did you mean first_name?")
 
 
 def test_names_that_a_template_makes_itself_are_known() -> None:

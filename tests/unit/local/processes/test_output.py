@@ -69,9 +69,9 @@ def test_a_log_line_becomes_a_sentence_and_any_other_is_unchanged() -> None:
     stream = io.StringIO()
     lines = output(stream)
     lines.feed("web", LOGGED + b"\nplain\n" + b'{"@timestamp": broken\n')
-    told = "The provider accepted the message. campaign=lapsed user=hh-1 took=2.0ms"
+    text = "The provider accepted the message. campaign=lapsed user=hh-1 took=2.0ms"
     assert stream.getvalue().splitlines() == [
-        f"03:04:05 web      | info     delivery.sent: {told}",
+        f"03:04:05 web      | info     delivery.sent: {text}",
         "03:04:05 web      | plain",
         '03:04:05 web      | {"@timestamp": broken',
     ]
@@ -86,13 +86,13 @@ ALIKE = [
 def test_equal_lines_become_one_sentence_on_a_terminal() -> None:
     stream = io.StringIO()
     lines = output(stream)
-    heard: list[str] = []
-    lines.told = lambda _, event: heard.append(event)
+    received: list[str] = []
+    lines.on_event = lambda _, event: received.append(event)
     lines.feed("web", b"\n".join([*ALIKE[:50], b"plain", ALIKE[50], b""]))
     prefix = "03:04:05 web      | "
-    told = f"{prefix}info     delivery.sent: The provider accepted the message. campaign=lapsed user="
-    assert stream.getvalue().splitlines() == [f"{told}hh-1, and 49 more", f"{prefix}plain", f"{told}hh-51"]
-    assert heard == ["delivery.sent"] * 2
+    text = f"{prefix}info     delivery.sent: The provider accepted the message. campaign=lapsed user="
+    assert stream.getvalue().splitlines() == [f"{text}hh-1, and 49 more", f"{prefix}plain", f"{text}hh-51"]
+    assert received == ["delivery.sent"] * 2
 
 
 def test_a_line_for_several_states_the_count() -> None:
@@ -102,8 +102,8 @@ def test_a_line_for_several_states_the_count() -> None:
     shown = [
         line.partition("| ")[2].removeprefix("info     delivery.sent: ") for line in stream.getvalue().splitlines()
     ]
-    told = "The provider accepted the message. campaign=lapsed user="
-    assert shown == [f"{told}hh-1, and 1,999 more", f"{told}hh-3, and 6 more", "plain", f"{told}hh-1 took=2.0ms"]
+    text = "The provider accepted the message. campaign=lapsed user="
+    assert shown == [f"{text}hh-1, and 1,999 more", f"{text}hh-3, and 6 more", "plain", f"{text}hh-1 took=2.0ms"]
 
 
 def test_equal_lines_stay_separate_as_json() -> None:
@@ -131,8 +131,8 @@ def test_json_output_is_one_document_a_line() -> None:
 
 
 def test_a_listener_gets_the_events() -> None:
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     lines = output(io.StringIO())
-    lines.told = lambda name, event: heard.append((name, event))
+    lines.on_event = lambda name, event: received.append((name, event))
     lines.feed("web", b"plain\n" + LOGGED + b"\n")
-    assert heard == [("web", "delivery.sent")]
+    assert received == [("web", "delivery.sent")]

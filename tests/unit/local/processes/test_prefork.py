@@ -70,10 +70,10 @@ def keep() -> Iterator[Keep]:
         return parents[-1]
 
     yield start
-    for one in parents:
-        if one.process.poll() is None:
-            os.killpg(one.process.pid, signal.SIGKILL)
-            one.process.communicate()
+    for parent in parents:
+        if parent.process.poll() is None:
+            os.killpg(parent.process.pid, signal.SIGKILL)
+            parent.process.communicate()
 
 
 def test_a_killed_child_is_forked_again_and_its_sibling_continues(keep: Keep) -> None:
@@ -83,7 +83,7 @@ def test_a_killed_child_is_forked_again_and_its_sibling_continues(keep: Keep) ->
     again = "ended by SIGKILL; it is forked again in 0.05 s"
     assert parent.line() in {f"told child {number} (pid {first}) {again}" for number in (1, 2)}
     third = parent.born()
-    assert {one.pid for one in psutil.Process(parent.process.pid).children()} == {second, third}
+    assert {child.pid for child in psutil.Process(parent.process.pid).children()} == {second, third}
 
 
 def test_a_child_that_ends_itself_as_unwell_is_forked_again(keep: Keep) -> None:

@@ -78,7 +78,7 @@ def test_each_process_gets_the_port_that_honcho_gives_it(tmp_path: Path) -> None
     scale = {"slow": 3, "clock": 1}
     theirs = expand_processes(parse_procfile(text).processes, concurrency=scale, env={}, port=5000)
     types = read_procfile(written(tmp_path, text))
-    assert list(ports(types, scale, None)) == [int(one.env["PORT"]) for one in theirs]
+    assert list(ports(types, scale, None)) == [int(process.env["PORT"]) for process in theirs]
 
 
 @pytest.mark.parametrize(("given", "first"), [("8000", 8000), ("", 5000), ("x", 5000), (None, 5000)])

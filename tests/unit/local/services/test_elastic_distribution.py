@@ -82,14 +82,14 @@ module.distribution(Path(sys.argv[2]), print, lambda say, again: Path(sys.argv[1
 def test_a_damaged_archive_is_downloaded_once_more(archive: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(archive.read_bytes()[:-5])
-    asked: list[bool] = []
+    calls: list[bool] = []
 
     def fetch(say: Say, again: bool) -> Path:
-        asked.append(again)
+        calls.append(again)
         return archive if again else damaged
 
     assert distribution(tmp_path / "cache", silent, fetch).is_dir()
-    assert asked == [False, True]
+    assert calls == [False, True]
 
 
 def test_an_archive_with_a_wrong_checksum_is_never_unpacked(archive: Path, tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ def test_an_old_java_is_rejected(tmp_path: Path, version: str) -> None:
 
 
 def test_a_java_without_all_modules_is_rejected(tmp_path: Path) -> None:
-    found = examine(fake(tmp_path, "17.0.9", MODULES.replace("jdk.jlink@17", "")), None)
-    assert "lacks the modules jdk.jlink" in str(found)
+    java = examine(fake(tmp_path, "17.0.9", MODULES.replace("jdk.jlink@17", "")), None)
+    assert "lacks the modules jdk.jlink" in str(java)
 
 
 def test_a_missing_java_is_rejected(tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ def test_elasticsearch_starts_after_the_others_with_its_address_known_before(
     url = local.start(["elastic"], wait_for_search=False).elastic_url
     assert url is not None
     assert said == ["elastic starts meanwhile; the engine uses it once it serves"]
-    assert {one.state for one in local.status()} == {"absent"}, "nothing takes processor time yet"
+    assert {status.state for status in local.status()} == {"absent"}, "nothing takes processor time yet"
     local.start_search()
     search.serves.set()
     assert local.url("elastic") == url
-    assert {one.name: one.state for one in local.status()}["elastic"] == "running"
+    assert {status.name: status.state for status in local.status()}["elastic"] == "running"
     assert "elastic serves" in said[-1]
 
 

@@ -154,8 +154,10 @@ def test_layouts_and_snippets_are_rendered(folder: Folder, frame: str, body: str
 
 def test_a_snippet_sees_its_arguments_and_an_unknown_name_is_reported_in_its_file(folder: Folder) -> None:
     folder.write("campaigns/templates/button.html", "<a href='{{ url }}'>\n{{ label }}</a>")
-    (told,) = folder.refused("format: html, body: \"{% render 'button', url: 'https://x' %}\"")
-    assert told.startswith('campaigns/templates/button.html:2:4: messages[0].body: "label" is not known to a template')
+    (problem,) = folder.refused("format: html, body: \"{% render 'button', url: 'https://x' %}\"")
+    assert problem.startswith(
+        'campaigns/templates/button.html:2:4: messages[0].body: "label" is not known to a template'
+    )
     ok = folder.load("format: html, body: \"{% render 'button', url: 'https://x', label: user.plan %}\"")
     assert html(written(ok, a={"plan": "Go"})[0]) == "<a href='https://x'>\nGo</a>"
 
@@ -182,8 +184,8 @@ def test_content_that_a_layout_would_lose_is_refused(folder: Folder, body: str, 
     folder.write("campaigns/templates/frame.html", FRAME.replace("{% render 'foot' %}", ""))
     folder.write("campaigns/templates/empty.html", "<i>{% block title %}{% endblock %}</i>")
     folder.write("campaigns/templates/own.html", "{% render 'own' %}")
-    (told,) = folder.refused(f'format: html, body: "{body}"')
-    assert problem in told
+    (message,) = folder.refused(f'format: html, body: "{body}"')
+    assert problem in message
     folder.load("format: html, body: \"{% layout 'empty' %}\n{% block title %}x{% endblock %}\"")
 
 
@@ -191,15 +193,15 @@ def test_exponentially_nested_snippets_are_refused_quickly(folder: Folder) -> No
     for level in range(40):
         folder.write(f"campaigns/templates/s{level}.html", f"{{% render 's{level + 1}' %}}" * 2)
     folder.write("campaigns/templates/s40.html", "x")
-    (told,) = folder.refused("format: html, body: \"{% render 's0' %}\"")
-    assert "names layouts and snippets more than 1000 times, including those inside others" in told
+    (problem,) = folder.refused("format: html, body: \"{% render 's0' %}\"")
+    assert "names layouts and snippets more than 1000 times, including those inside others" in problem
 
 
 def test_no_snippet_lies_outside_its_folders(folder: Folder) -> None:
     folder.write("secret.txt", "secret")
     for name in ("../secret.txt", "../../secret", str(folder.place / "secret.txt")):
-        (told,) = folder.refused(f"body: \"{{% render '{name}' %}}\"")
-        assert "there is no layout or snippet" in told
+        (problem,) = folder.refused(f"body: \"{{% render '{name}' %}}\"")
+        assert "there is no layout or snippet" in problem
 
 
 def test_an_edit_of_a_used_layout_is_reported_and_of_an_unused_snippet_is_not(folder: Folder) -> None:
@@ -209,7 +211,7 @@ def test_an_edit_of_a_used_layout_is_reported_and_of_an_unused_snippet_is_not(fo
     assert list(snippet_changes(before.texts, folder.load("format: html, body: \"{% layout 'frame' %}x\"").texts)) == []
     folder.write("campaigns/templates/frame.html", "<b>{{ content }}</b>")
     after = folder.load("format: html, body: \"{% layout 'frame' %}x\"")
-    assert [one.text for one in snippet_changes(before.texts, after.texts)] == [
+    assert [change.text for change in snippet_changes(before.texts, after.texts)] == [
         'the snippet or layout "frame" changed: in everything sent from now on'
     ]
 
@@ -252,8 +254,8 @@ def test_an_edit_of_the_workspace_file_reaches_the_next_mail_of_the_same_revisio
 
 def test_no_user_field_can_move_the_preheader(folder: Folder) -> None:
     loaded = folder.load("format: html, preheader: P, body: \"<p title='{{ user.first_name }}'>x</p>\"")
-    told = "\ue001tidegate-preheader\ue001"
-    assert html(written(loaded, first_name=told)[0]).endswith(f"<p title='{told}'>x</p>")
+    marker = "\ue001tidegate-preheader\ue001"
+    assert html(written(loaded, first_name=marker)[0]).endswith(f"<p title='{marker}'>x</p>")
 
 
 def test_a_preheader_is_hidden_in_the_html_and_no_part_of_the_text(folder: Folder) -> None:
@@ -272,7 +274,7 @@ def test_changes_of_a_sender_are_reported_with_the_previous_values(folder: Folde
         "format: html, body: Hi, preheader: Soon, reply_to: a@b.example",
         campaign="sender: New <new@shop.example>\nenvelope_from: b@c.example\nheaders: {X-A: b}",
     ).file
-    assert [one.text.removesuffix(": in everything sent from now on") for one in changes(old, new)] == [
+    assert [change.text.removesuffix(": in everything sent from now on") for change in changes(old, new)] == [
         "the sender is New <new@shop.example> (was the default)",
         "bounces go to b@c.example (was the default)",
         "the header X-A changed",
@@ -321,9 +323,9 @@ def test_a_template_that_fails_for_some_users_is_warned_about_with_their_descrip
 
 def test_an_address_that_no_server_takes_is_refused(folder: Folder) -> None:
     for key in ("sender", "reply_to", "envelope_from"):
-        (told,) = folder.refused(f"body: Hi, {key}: a@b..example")
-        assert f"messages[0].{key}" in told
-        assert "expected an e-mail address" in told
+        (problem,) = folder.refused(f"body: Hi, {key}: a@b..example")
+        assert f"messages[0].{key}" in problem
+        assert "expected an e-mail address" in problem
 
 
 def test_a_message_without_a_sender_is_refused(folder: Folder) -> None:

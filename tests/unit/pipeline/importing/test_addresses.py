@@ -64,10 +64,10 @@ def test_the_fast_check_accepts_nothing_that_the_library_refuses(written: str) -
     if not plain_address(written):
         return
     try:
-        told = validate_email(written, check_deliverability=False, test_environment=True)
+        address = validate_email(written, check_deliverability=False, test_environment=True)
     except EmailNotValidError as error:
         raise AssertionError(written) from error
-    assert told.normalized == written
+    assert address.normalized == written
     assert envelope_address(written) == written
 
 

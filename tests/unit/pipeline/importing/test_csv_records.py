@@ -18,11 +18,11 @@ def read(content: bytes, columns: int = 3, delimiter: str = ",", offset: int = 0
 
 
 def cells(content: bytes, columns: int = 3, delimiter: str = ",") -> list[list[str] | None]:
-    return [one.cells for one in read(content, columns, delimiter)]
+    return [record.cells for record in read(content, columns, delimiter)]
 
 
 def faulty(content: bytes, columns: int = 3) -> list[int]:
-    return [one.line for one in read(content, columns) if one.fault]
+    return [record.line for record in read(content, columns) if record.fault]
 
 
 def test_quoted_commas_newlines_and_quotes_are_part_of_the_field() -> None:
@@ -38,7 +38,7 @@ def test_the_last_line_needs_no_newline_and_blank_lines_are_skipped() -> None:
 
 
 def test_lines_are_counted_through_fields_that_span_several() -> None:
-    assert [(one.line, one.next_line) for one in read(b'a,"1\n2\n3",c\nd,e,f\n')] == [(2, 5), (5, 6)]
+    assert [(record.line, record.next_line) for record in read(b'a,"1\n2\n3",c\nd,e,f\n')] == [(2, 5), (5, 6)]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_lines_are_counted_through_fields_that_span_several() -> None:
 @pytest.mark.parametrize("behind", [b"v,w,x", b'v,"w, w",x', b'v,"w\nw",x', b'v,"",x', b'"v",w,x', b'v,w,"x ""x"""'])
 def test_a_bad_row_loses_only_itself(bad: bytes, behind: bytes) -> None:
     content = bad + b"\n" + b"\n".join([behind] * 5) + b"\n" + b"y,z,z\n"
-    found = read(content)
-    assert [one.line for one in found if one.fault] == [2]
-    assert len(found) == 7
+    records = read(content)
+    assert [record.line for record in records if record.fault] == [2]
+    assert len(records) == 7
 
 
 def test_an_unclosed_quote_in_the_last_row_is_rejected_alone() -> None:
@@ -87,25 +87,25 @@ def test_two_open_quotes_do_not_swallow_the_rows_between_them() -> None:
 
 def test_a_quoted_text_too_long_to_keep_is_one_row() -> None:
     text = b"some prose, with commas, as prose has\nand a line without\n" * 200
-    found = read(b'u,"' + text + b'",z\na,b,c\n')
-    assert [len(one.cells or []) for one in found] == [3, 3]
+    records = read(b'u,"' + text + b'",z\na,b,c\n')
+    assert [len(record.cells or []) for record in records] == [3, 3]
 
 
 def test_reading_resumes_at_the_offset_after_any_record() -> None:
     content = b'a,"1\n2",c\nbad\nd,"open,f\ng,h,i\n"j",k,l\n'
     whole = read(content)
-    for number, one in enumerate(whole[:-1]):
-        assert read(content, offset=one.end, line=one.next_line) == whole[number + 1 :]
+    for number, batch in enumerate(whole[:-1]):
+        assert read(content, offset=batch.end, line=batch.next_line) == whole[number + 1 :]
 
 
 def test_an_endless_line_is_one_fault_and_is_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (line_reader, csv_records):
         monkeypatch.setattr(module, "LONGEST_LINE", 100)
     monkeypatch.setattr(line_reader, "BLOCK", 30)
-    found = read(b"a,b," + b"x" * 1000 + b'"\nd,e,f\n')
-    assert [one.line for one in found if one.fault] == [2]
-    assert len(found[0].raw) <= 200
-    assert found[1].cells == ["d", "e", "f"]
+    records = read(b"a,b," + b"x" * 1000 + b'"\nd,e,f\n')
+    assert [record.line for record in records if record.fault] == [2]
+    assert len(records[0].raw) <= 200
+    assert records[1].cells == ["d", "e", "f"]
 
 
 def test_other_delimiters_are_read() -> None:

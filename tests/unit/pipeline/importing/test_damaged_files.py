@@ -42,14 +42,14 @@ def test_all_rows_before_the_cut_of_a_truncated_gzip_file_are_read(tmp_path: Pat
     path.write_bytes(packed[: int(len(packed) * kept)])
     left = b""
     try:
-        for piece in unpacked(iter([path.read_bytes()])):
-            left += piece
+        for chunk in unpacked(iter([path.read_bytes()])):
+            left += chunk
     except EOFError:
         pass
     whole_lines = left.count(b"\n")
-    rows, told = read(path)
+    rows, problem = read(path)
     assert len(rows) == whole_lines - (form == "csv")
-    assert told.startswith(f"line {whole_lines + 1}: the file is damaged: it ends in the middle")
+    assert problem.startswith(f"line {whole_lines + 1}: the file is damaged: it ends in the middle")
 
 
 def test_a_flipped_byte_of_a_gzip_file_loses_no_row_before_it(tmp_path: Path) -> None:
@@ -58,28 +58,28 @@ def test_a_flipped_byte_of_a_gzip_file_loses_no_row_before_it(tmp_path: Path) ->
     before = gzip.compress(CSV, 1)[:at]
     sound = 0
     try:
-        for piece in unpacked(iter([before])):
-            sound += piece.count(b"\n")
+        for chunk in unpacked(iter([before])):
+            sound += chunk.count(b"\n")
     except EOFError:
         pass
     for place in range(at, at + 40):
         packed[place] ^= 0xFF
     path = tmp_path / "a.csv.gz"
     path.write_bytes(bytes(packed))
-    rows, told = read(path)
+    rows, problem = read(path)
     assert len([row for row in rows if not row.fault]) >= sound - 1
     assert [row.values for row in rows[: sound - 1]] == [[f"user-{n}", str(n * 7919)] for n in range(sound - 1)]
-    assert "cannot be unpacked" in told
-    assert "may be wrong too" in told
+    assert "cannot be unpacked" in problem
+    assert "may be wrong too" in problem
 
 
 def test_a_wrong_checksum_is_reported_after_the_last_row(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(CSV))
     packed[-6] ^= 1
     (tmp_path / "a.csv.gz").write_bytes(bytes(packed))
-    rows, told = read(tmp_path / "a.csv.gz")
+    rows, problem = read(tmp_path / "a.csv.gz")
     assert len(rows) == 20_000
-    assert "incorrect data check" in told
+    assert "incorrect data check" in problem
 
 
 def test_concatenated_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
@@ -88,17 +88,17 @@ def test_concatenated_gzip_members_and_padding_are_one_file(tmp_path: Path) -> N
         pieces = (packed[at : at + size] for at in range(0, len(packed), size))
         assert io.BufferedReader(Chunks(unpacked(pieces))).read() == CSV
     (tmp_path / "a.csv.gz").write_bytes(packed + b"more")
-    rows, told = read(tmp_path / "a.csv.gz")
+    rows, problem = read(tmp_path / "a.csv.gz")
     assert len(rows) == 20_000
-    assert "incorrect header check" in told
+    assert "incorrect header check" in problem
 
 
 def test_an_open_quote_before_the_damage_loses_only_its_own_row(tmp_path: Path) -> None:
     packed = gzip.compress(b'user_id,age\na,1\nb,"2\nc,3\nd,4\n')
     (tmp_path / "a.csv.gz").write_bytes(packed[:-9])
-    rows, told = read(tmp_path / "a.csv.gz")
+    rows, problem = read(tmp_path / "a.csv.gz")
     assert [(row.line, bool(row.fault)) for row in rows] == [(2, False), (3, True), (4, False), (5, False)]
-    assert told.startswith("line 6:")
+    assert problem.startswith("line 6:")
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def parquet(path: Path, *, checked: bool = False) -> int:
 @pytest.mark.parametrize("checked", [False, True])
 def test_all_rows_before_a_damaged_page_of_parquet_are_read(tmp_path: Path, *, checked: bool) -> None:
     before = parquet(tmp_path / "a.parquet", checked=checked)
-    found = [read(tmp_path / "a.parquet", size) for size in (5_000, 300)]
-    assert found[0] == found[1]
-    rows, told = found[0]
+    results = [read(tmp_path / "a.parquet", size) for size in (5_000, 300)]
+    assert results[0] == results[1]
+    rows, problem = results[0]
     assert len(rows) > before, "pages before the damaged one count"
     assert [row.values for row in rows] == [(f"u{n}", n) for n in range(len(rows))]
-    assert told.startswith(f"row {len(rows) + 1}: the file is damaged")
+    assert problem.startswith(f"row {len(rows) + 1}: the file is damaged")
 
 
 def test_parquet_without_its_end_is_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ DOCUMENTS = [{"user_id": f"u{n}", "deep": {"x": [1, {"y": "]"}]}, "note": 'a\\"�
         json.dumps(DOCUMENTS),
         json.dumps(DOCUMENTS, indent=2, ensure_ascii=False),
         "\ufeff [\n" + ",\n".join(map(json.dumps, DOCUMENTS)) + "\n]\n",
-        "\n".join(json.dumps(one, indent=1) for one in DOCUMENTS),
+        "\n".join(json.dumps(document, indent=1) for document in DOCUMENTS),
         "\n".join(map(json.dumps, DOCUMENTS)),
     ],
     ids=["one line", "indented array", "element a line", "indented objects", "ndjson"],
@@ -178,7 +178,7 @@ def test_json_of_any_layout_is_read_and_resumes_after_any_batch(tmp_path: Path, 
     reader.close()
     assert [row.values for batch in batches for row in batch.rows] == DOCUMENTS
     again = open_reader(path)
-    assert [row.values for one in again.batches(300, batches[0].after) for row in one.rows] == DOCUMENTS[700:]
+    assert [row.values for batch in again.batches(300, batches[0].after) for row in batch.rows] == DOCUMENTS[700:]
     again.close()
 
 
@@ -204,8 +204,8 @@ def test_a_broken_array_yields_the_values_before_the_break(tmp_path: Path, text:
 def test_an_invalid_element_of_an_array_loses_only_itself(tmp_path: Path) -> None:
     content = b'[{"user_id": "a"}, {"user_id": "\xff"}, {"user_id": "\\ud800"}, {"x": NaN}, 7, "b", {"user_id": "c"}]'
     (tmp_path / "a.json").write_bytes(content)
-    rows, told = read(tmp_path / "a.json")
-    assert not told
+    rows, problem = read(tmp_path / "a.json")
+    assert not problem
     assert [bool(row.fault) for row in rows] == [False, True, True, True, True, False, False]
     assert "not UTF-8" in rows[1].fault
 
@@ -221,9 +221,9 @@ def test_named_encodings_are_read(tmp_path: Path, name: str, form: str) -> None:
     for encoding in ("utf-16", "utf-16-le", "cp1250", "utf-8-sig", "gb18030"):
         path.write_bytes(lines.encode(encoding, errors="replace"))
         rows, _ = read(path, encoding=encoding)
-        told = [row.values["note"] if isinstance(row.values, dict) else row.values[1] for row in rows if row.values]
-        assert told[0] == "Jürgen".encode(encoding, errors="replace").decode(encoding)
-        assert len(told) == 3
+        values = [row.values["note"] if isinstance(row.values, dict) else row.values[1] for row in rows if row.values]
+        assert values[0] == "Jürgen".encode(encoding, errors="replace").decode(encoding)
+        assert len(values) == 3
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         assert read(tmp_path / f"{name}.gz", encoding=encoding)[0] == rows
 

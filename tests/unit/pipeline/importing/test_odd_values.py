@@ -42,7 +42,7 @@ def imported(path: Path, table: pa.Table, layout: Layout | None = None, **more: 
 
 def times(seconds: list[int | None], unit: str, zone: str | None = None) -> pa.Array:
     factor = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    return pa.array([one if one is None else one * factor for one in seconds], pa.int64()).cast(
+    return pa.array([second if second is None else second * factor for second in seconds], pa.int64()).cast(
         pa.timestamp(unit, zone)
     )
 
@@ -186,10 +186,10 @@ def test_extended_json_becomes_the_wrapped_value(written: str, value: object) ->
 )
 @pytest.mark.parametrize("field", ["joined", "age", "score", "spent", "note", "vip"])
 def test_unsupported_extended_json_is_refused_by_its_type(written: str, expected: str, field: str) -> None:
-    found = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
-    assert isinstance(found, str)
-    assert found.startswith(f"{field}: ")
-    assert expected in found
+    result = outcome(UserRows(SHOP, None, Layout()), {"user_id": "u", field: plain(msgspec.json.decode(written))})
+    assert isinstance(result, str)
+    assert result.startswith(f"{field}: ")
+    assert expected in result
 
 
 MONGOEXPORT = """\
@@ -203,11 +203,11 @@ def test_relaxed_and_canonical_mongoexport_files_are_read(tmp_path: Path) -> Non
     layout = Layout({"_id": "user_id", "profile.name.first": "first_name"}, ignore_unknown=True)
     reader = open_reader(tmp_path / "users.json")
     rows = UserRows(SHOP, None, layout)
-    told = [rows.read(row.values) for batch in reader.batches(10, None) for row in batch.rows if row.values]
+    values = [rows.read(row.values) for batch in reader.batches(10, None) for row in batch.rows if row.values]
     reader.close()
     same = {"a.joined": 1_767_225_600_000, "a.age": 7, "a.spent": 1250, "first_name": "Ann"}
-    assert [dict(one.fields) for one in told] == [{**same, "email": "a@x.example"}, {**same, "email": "b@x.example"}]
-    assert told[0].key.endswith("/65a1b2c3d4e5f60718293a4b")
+    assert [dict(row.fields) for row in values] == [{**same, "email": "a@x.example"}, {**same, "email": "b@x.example"}]
+    assert values[0].key.endswith("/65a1b2c3d4e5f60718293a4b")
     assert rows.unknown.names == {"emails", "__v"}
 
 

@@ -39,8 +39,8 @@ VIP = ["vip=yes:true,no:false,1:true,0:false,n/a:"]
     ],
 )  # fmt: skip
 def test_values_map_texts_to_values(raw: Any, expected: Any, *, table: bool) -> None:
-    told = read({"vip": raw}, table=table, values=VIP)
-    assert told == expected or (isinstance(expected, str) and str(told).startswith(expected))
+    problem = read({"vip": raw}, table=table, values=VIP)
+    assert problem == expected or (isinstance(expected, str) and str(problem).startswith(expected))
 
 
 def test_the_empty_text_can_be_mapped_and_separators_are_escaped() -> None:
@@ -78,8 +78,8 @@ def test_dates_are_read_by_their_format(date_format: str, raw: Any, millis: int,
     [("%d.%m.%Y", "31.02.2026"), ("%d.%m.%Y", 7), ("unix", "x"), ("unix", 1e18), ("unix", True), ("unix", "nan")],
 )
 def test_a_date_of_another_format_is_a_reject_that_names_the_format(date_format: str, raw: Any) -> None:
-    told = read({"joined": raw}, date_formats=[date_format])
-    assert str(told).startswith(f"joined: expected a time by --date-format {date_format}, got ")
+    problem = read({"joined": raw}, date_formats=[date_format])
+    assert str(problem).startswith(f"joined: expected a time by --date-format {date_format}, got ")
 
 
 @pytest.mark.parametrize("table", [True, False])
@@ -130,12 +130,12 @@ NESTED = {"profile": {"name": {"first": "Ann", "last": "A"}, "age": 7}, "mails":
 
 
 def test_paths_lead_into_objects_and_arrays() -> None:
-    told = read(
+    problem = read(
         NESTED,
         maps=["profile.name.first=first_name", "mails.0.to=email", "profile.age=age"],
         ignores=["profile.name.last"],
     )
-    assert told == {"first_name": "Ann", "email": "a@x.example", "a.age": 7}
+    assert problem == {"first_name": "Ann", "email": "a@x.example", "a.age": 7}
     assert read({"profile.age": 8}, maps=["profile.age=age"]) == {"a.age": 8}, "a key may be written with dots"
     assert read({"profile": None}, maps=["profile.age=age"], ignore_unknown=True) == {}
 

@@ -20,21 +20,21 @@ def test_items_are_yielded_in_order() -> None:
 
 
 def test_exactly_one_item_is_read_ahead() -> None:
-    asked: list[int] = []
+    calls: list[int] = []
     at = threading.Condition()
 
     def make() -> Iterator[int]:
         for number in range(5):
             with at:
-                asked.append(number)
+                calls.append(number)
                 at.notify_all()
             yield number
 
     with made_ahead(make()) as items:
         for number in items:
             with at:
-                assert at.wait_for(lambda n=number: len(asked) >= min(n + 2, 5), timeout=30)  # type: ignore[misc]
-                assert len(asked) <= number + 2
+                assert at.wait_for(lambda n=number: len(calls) >= min(n + 2, 5), timeout=30)  # type: ignore[misc]
+                assert len(calls) <= number + 2
 
 
 def test_an_error_is_raised_after_the_items_before_it() -> None:

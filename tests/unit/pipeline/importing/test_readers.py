@@ -30,9 +30,9 @@ def rows(path: Path, size: int = 2, start: Position | None = None, **more: Any) 
 def files(tmp_path: Path) -> dict[str, Path]:
     """The same five rows in every format."""
     ids = [f"u{number}" for number in range(5)]
-    (tmp_path / "a.csv").write_text("user_id,age\r\n" + "".join(f'{one},"{7}"\n' for one in ids))
+    (tmp_path / "a.csv").write_text("user_id,age\r\n" + "".join(f'{name},"{7}"\n' for name in ids))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes()))
-    (tmp_path / "a.ndjson").write_text("\n".join(f'{{"user_id": "{one}", "age": "7"}}' for one in ids))
+    (tmp_path / "a.ndjson").write_text("\n".join(f'{{"user_id": "{name}", "age": "7"}}' for name in ids))
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.ndjson").read_bytes()))
     table = pa.table({"user_id": ids, "age": ["7"] * 5})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
@@ -42,11 +42,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.ndjson", "a.jsonl.gz", "a.parquet"])
 def test_every_format_yields_the_same_rows_and_resumes_after_any_batch(files: dict[str, Path], name: str) -> None:
     whole = rows(files[name])
-    told = [
+    read_rows = [
         row.values if isinstance(row.values, dict) else dict(zip(["user_id", "age"], row.values, strict=True))
         for row in whole
     ]
-    assert told == [{"user_id": f"u{number}", "age": "7"} for number in range(5)]
+    assert read_rows == [{"user_id": f"u{number}", "age": "7"} for number in range(5)]
     for size in (1, 2, 3, 5):
         reader = open_reader(files[name])
         batches = list(reader.batches(size, None))

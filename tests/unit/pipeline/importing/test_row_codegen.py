@@ -78,8 +78,8 @@ def test_generated_row_readers_agree_with_reading_each_value(table: list[tuple[A
     rows = UserRows(SHOP, ["user_id", *NAMES], Layout())
     for cells in [*table, *table]:
         expected = one_by_one(list(cells))
-        found = read(rows, list(cells))
-        assert repr(found) == repr(expected)
+        generated = read(rows, list(cells))
+        assert repr(generated) == repr(expected)
 
 
 def test_columns_of_many_and_few_distinct_values_are_read_alike() -> None:

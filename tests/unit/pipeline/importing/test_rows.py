@@ -142,7 +142,7 @@ def test_a_wrong_header_is_refused_at_once(
 
 
 def test_columns_are_renamed_ignored_and_given_defaults(catalogue: Catalogue) -> None:
-    told = user(
+    row = user(
         catalogue,
         ["u1", "7", "?", ""],
         ["kunde", "alter", "x", "plan"],
@@ -150,7 +150,7 @@ def test_columns_are_renamed_ignored_and_given_defaults(catalogue: Catalogue) ->
         ignored=frozenset({"x"}),
         defaults={"plan": "free", "vip": "false"},
     )
-    assert told == {"a.age": 7, "a.plan": "free", "k.plan": "free", "a.vip": False}
+    assert row == {"a.age": 7, "a.plan": "free", "k.plan": "free", "a.vip": False}
 
 
 def test_an_event_is_the_same_from_a_table_and_from_ndjson(catalogue: Catalogue) -> None:
@@ -158,9 +158,9 @@ def test_an_event_is_the_same_from_a_table_and_from_ndjson(catalogue: Catalogue)
     table = EventRows(catalogue, columns, Layout()).read(
         ["u1", "Order Completed", "2026-01-01T00:00:00Z", "2.50", "DELI|MEAT"]
     )
-    told = {"value": "2.50", "departments": ["DELI", "MEAT"]}
+    values = {"value": "2.50", "departments": ["DELI", "MEAT"]}
     json = EventRows(catalogue, None, Layout()).read(
-        {"userId": "u1", "name": "Order Completed", "time": "2026-01-01T01:00:00+01:00", "properties": told}
+        {"userId": "u1", "name": "Order Completed", "time": "2026-01-01T01:00:00+01:00", "properties": values}
     )
     assert table == json
     assert table.properties == {"value": 250, "departments": ["DELI", "MEAT"]}
@@ -177,7 +177,7 @@ def test_only_equal_rows_without_an_id_are_one_event(catalogue: Catalogue) -> No
         ["u1", "2026-01-01", "1.01"],
         ["u1", "2026-01-01", ""],
     ]
-    assert len({first.id, *(rows.read(one).id for one in others)}) == 5
+    assert len({first.id, *(rows.read(other).id for other in others)}) == 5
 
 
 def test_a_given_id_is_kept(catalogue: Catalogue) -> None:

@@ -37,9 +37,9 @@ STAYS = {
 
 @pytest.mark.parametrize("kind", sorted(STAYS))
 def test_an_enrolment_round_trips_through_its_document(kind: str) -> None:
-    one: Enrolment = STAYS[kind]
-    read = read_enrolment(enrolment_document(one))
-    assert replace(read, settled_at=one.settled_at) == one
+    person: Enrolment = STAYS[kind]
+    read = read_enrolment(enrolment_document(person))
+    assert replace(read, settled_at=person.settled_at) == person
 
 
 @pytest.mark.parametrize("kind", sorted(STAYS))
@@ -47,7 +47,7 @@ def test_no_field_of_a_document_is_null(kind: str) -> None:
     document = enrolment_document(STAYS[kind])
     assert None not in document.values()
     assert None not in document.get("outgoing", {}).values()
-    assert all(None not in one.values() for one in document["settled"])
+    assert all(None not in row.values() for row in document["settled"])
 
 
 def test_states_and_reasons_are_plain_texts() -> None:
