@@ -53,11 +53,11 @@ class App(Workers):
         return Quiescence(
             campaigns=s.campaigns,
             runs=s.runs,
-            stays=s.enrolments,
+            enrolments=s.enrolments,
             deliveries=s.deliveries,
             clock=self.clock,
             time_is_set=self.clock.is_set,
-            looks=s.looks,
+            rechecks=s.looks,
             feed=s.feeds,
             owed=s.owed_passes,
         )

@@ -31,20 +31,20 @@ class Quiescence:
         *,
         campaigns: CampaignStore,
         runs: RunStore,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         deliveries: DeliveryStore,
         clock: Clock,
         time_is_set: Callable[[], bool],
-        looks: RecheckStore,
+        rechecks: RecheckStore,
         feed: FeedStore,
         owed: Debts,
     ) -> None:
         self._owed = owed
-        self._rechecks = looks
+        self._rechecks = rechecks
         self._feed = feed
         self._campaigns = campaigns
         self._runs = runs
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._deliveries = deliveries
         self._clock = clock
         self._time_is_set = time_is_set

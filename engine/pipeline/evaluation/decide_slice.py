@@ -75,7 +75,7 @@ class SliceDecider:
         campaigns: CampaignStore,
         campaign_cache: CampaignCache,
         users: UserReads,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         slices: SliceStore,
         evaluator: Evaluator,
         enroller: Enroller,
@@ -93,7 +93,7 @@ class SliceDecider:
         self._campaigns = campaigns
         self._campaign_cache = campaign_cache
         self._users = users
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._slices = slices
         self._evaluator = evaluator
         self._enroller = enroller

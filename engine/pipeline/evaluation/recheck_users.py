@@ -65,11 +65,11 @@ class UserRechecker:
     def __init__(
         self,
         *,
-        looks: RecheckStore,
+        rechecks: RecheckStore,
         registry: ChangeTriggers,
         campaign_cache: CampaignCache,
         users: UserReads,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         slices: SliceStore,
         evaluator: Evaluator,
         leases: NamedLeases,
@@ -88,7 +88,7 @@ class UserRechecker:
         self._campaigns = campaigns
         self._failures = failures
         self._failing: dict[str, float] = {}  # start of the failures (s), by uid
-        self._rechecks = looks
+        self._rechecks = rechecks
         self._lease = lease
         self._time_is_set = time_is_set
         self._expired = float("-inf")
@@ -96,7 +96,7 @@ class UserRechecker:
         self._registry = registry
         self._campaign_cache = campaign_cache
         self._users = users
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._slices = slices
         self._evaluator = evaluator
         self._leases = leases

@@ -55,7 +55,7 @@ class ChangeFeed:
         feeds: FeedStore,
         registry: ChangeTriggers,
         users: RangeReads,
-        looks: RecheckStore,
+        rechecks: RecheckStore,
         cache: UserCache | None,
         index: Search | None,
         keep_request: Callable[[Sequence[str]], None],
@@ -77,7 +77,7 @@ class ChangeFeed:
         self._feeds = feeds
         self._registry = registry
         self._users = users
-        self._rechecks = looks
+        self._rechecks = rechecks
         self._cache = cache
         self._index = index
         self._keep_request = keep_request

@@ -32,7 +32,7 @@ class RunCompletion:
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         wakeup: Wakeup,
         clock: Clock,
         name_of: Callable[[str], str],
@@ -45,7 +45,7 @@ class RunCompletion:
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._wakeup = wakeup
         self._clock = clock
         self._name_of = name_of

@@ -73,8 +73,8 @@ class ConversionDeadlines:
         *,
         campaigns: CampaignStore,
         runs: RunStore,
-        stays: EnrolmentStore,
-        looks: RecheckStore,
+        enrolments: EnrolmentStore,
+        rechecks: RecheckStore,
         feed: FeedStore,
         live_campaigns: LiveCampaigns,
         clock: Clock,
@@ -83,8 +83,8 @@ class ConversionDeadlines:
         self._owed = owed
         self._campaigns = campaigns
         self._runs = runs
-        self._enrolments = stays
-        self._rechecks = looks
+        self._enrolments = enrolments
+        self._rechecks = rechecks
         self._feed = feed
         self._live_campaigns = live_campaigns
         self._clock = clock

@@ -39,7 +39,7 @@ class ExpiredLeases:
         slices: SliceStore,
         campaigns: CampaignStore,
         users: UserReads,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         deliveries: DeliveryStore,
         campaign_cache: CampaignCache,
         clock: Clock,
@@ -48,7 +48,7 @@ class ExpiredLeases:
         self._slices = slices
         self._campaigns = campaigns
         self._users = users
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._deliveries = deliveries
         self._campaign_cache = campaign_cache
         self._clock = clock

@@ -43,7 +43,7 @@ class PeriodicPasses:
         self,
         *,
         campaigns: CampaignStore,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         campaign_cache: CampaignCache,
         run_planner: RunPlanner,
         live_campaigns: LiveCampaigns,
@@ -52,7 +52,7 @@ class PeriodicPasses:
     ) -> None:
         """`probe` returns whether a pass over these candidates could find anybody (`AccessPathChooser.probe`)."""
         self._campaigns = campaigns
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
         self._live_campaigns = live_campaigns

@@ -38,7 +38,7 @@ class RunPlanner:
         runs: RunStore,
         slices: SliceStore,
         campaigns: CampaignStore,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         campaign_cache: CampaignCache,
         access_paths: AccessPathChooser,
         wakeup: Wakeup,
@@ -47,7 +47,7 @@ class RunPlanner:
         self._runs = runs
         self._slices = slices
         self._campaigns = campaigns
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._campaign_cache = campaign_cache
         self._access_paths = access_paths
         self._wakeup = wakeup

@@ -109,7 +109,7 @@ class ClockTick:
         campaigns: CampaignStore,
         runs: RunStore,
         slices: SliceStore,
-        stays: EnrolmentStore,
+        enrolments: EnrolmentStore,
         deliveries: DeliveryStore,
         campaign_cache: CampaignCache,
         run_planner: RunPlanner,
@@ -140,7 +140,7 @@ class ClockTick:
         self._campaigns = campaigns
         self._runs = runs
         self._slices = slices
-        self._enrolments = stays
+        self._enrolments = enrolments
         self._deliveries = deliveries
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
