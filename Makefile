@@ -71,8 +71,8 @@ contracts: env ## the floors: who may import whom
 # long comes first.
 test: check-needs lint types contracts ## everything: lint, types, contracts, all layers, coverage of the unit tests
 	@$(UNDER_COVERAGE) --cov-report=
-	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/unit
 	@echo "the unit tests cover $$(.venv/bin/coverage report --format=total --precision=1) % of the statements"
+	@$(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/unit
 
 coverage: env ## which lines the unit tests do not reach
 	@$(UNDER_COVERAGE) --cov-report=term-missing:skip-covered
