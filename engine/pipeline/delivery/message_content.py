@@ -21,7 +21,7 @@ LONGEST_REASON: Final = 200
 
 
 def letter_of(loaded: LoadedCampaign, campaign: str, message: Message, bounces: str = "") -> Letter:
-    """Return the `Letter` of a message; `bounces` is the envelope sender if no level above sets one."""
+    """Return the `Letter` of a message; `bounces` is the envelope sender if no file sets one."""
     file, catalogue = loaded.file, loaded.catalogue
     own = catalogue.sender
     return Letter(
