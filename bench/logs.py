@@ -218,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     where = machine(f"not used, Elasticsearch {VERSION}", load)
     text = (
         f"Measured with `{command}` on {where}. {given.rounds} rounds of {given.lines:,} lines, "
-        f"{given.window} at once, {given.rate:,} a second, each round with a fresh Elasticsearch.\n\n{table(results)}"
+        f"written {given.window} at once and {given.rate:,} a second; each round has a fresh Elasticsearch."
+        f"\n\n{table(results)}"
     )
     report.publish("bench.logs", text, print_only=given.print_only)
     return 0

@@ -39,8 +39,9 @@ LATE: Final = {
 HEAD: Final = (
     "| way | mails a round | entering and choosing: worker, mongod | delivering: worker, mongod | Valkey | a mail "
     "| mails per processor second, median (least to most) "
-    "| not counted: the look that ends a stay |"
+    "| not counted: the evaluation that ends an enrolment |"
 )
+MEDIANS: Final = "Medians of {rounds} launches, after one launch to warm up."
 FLOORS: Final = {
     "read what is queued": ("mongod 3 µs, decoding 4 µs", "at it"),
     "read the users": ("mongod 3 µs, decoding 4 µs", "at it: five fields of adjacent ids"),
@@ -198,7 +199,7 @@ def late_table(results: Sequence[tuple[str, list[float], list[float]]]) -> str:
 def parts_table(spent: dict[str, float]) -> str:
     """Return the sending thread's time by part, with the floor of each part."""
     own = {**spent, "tell": spent["tell"] - spent["settle and mark"]}
-    rows = ["| part | the worker's processor time a mail | floor | what stands between |", "|---|--:|--:|---|"]
+    rows = ["| part | the worker's processor time a mail | floor | why we miss it |", "|---|--:|--:|---|"]
     rows += [f"| {name} | {own[name]:.1f} µs | {floor} | {why} |" for name, (floor, why) in FLOORS.items()]
     rest = own["all"] - sum(own[name] for name in FLOORS)
     return "\n".join([*rows, f"| the rest: slices, leases, keys | {rest:.1f} µs | | |"])
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = f"python -m bench.send --users {given.users} --rounds {given.rounds}"
     text = "\n\n".join(
         (
-            f"Measured with `{command}` on {machine(version, load)}. Medians of {given.rounds} launches, after one.",
+            f"Measured with `{command}` on {machine(version, load)}. {MEDIANS.format(rounds=given.rounds)}",
             "### P6: mails per processor second",
             processor_table(p6),
             "### Where the sending thread's time goes (window 1000, 4 connections)",

@@ -1,8 +1,8 @@
 """Wake idle consumers as soon as a message is enqueued, so that no message waits for the next poll of its queue.
 
 Channel: `NAMESPACE:arrivals` (Redis publish/subscribe); the payload is the name of a queue. Redis may lose an
-announcement, and a user of Redis may lack the right to subscribe: a consumer then finds the message at its next poll,
-at most `worker_timeout` later.
+announcement, and the account of this process may lack the right to subscribe: the consumer then finds the message at
+its next poll, at most `worker_timeout` later.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from redis.client import PubSub
 from actors.middleware.shutdown import end_wait_on_stop
 
 LISTEN_SECONDS: Final = 5.0
-"""Longest wait for one announcement; the connection's health is checked in between."""
+"""Longest wait for one announcement; between two waits the client checks the connection's health."""
 RETRY_SECONDS: Final = 1.0
 """Pause before the next attempt to subscribe while Redis is away."""
 CLOSE_SECONDS: Final = 1.0
 """Longest wait for the listening thread to end; it is a daemon, and ends with the process."""
 _NOBODY: Final = ""
-"""The name of no queue; announcing it wakes the listening threads only."""
+"""No queue has this name: its announcement wakes the listening threads, and no consumer."""
 
 
 class Arrivals:
-    """Announces arrivals to all processes, and lets the consumers of this one wait for them."""
+    """Announces new messages to all processes, and wakes the waiting consumers of this process."""
 
     def __init__(self, client: redis.Redis, namespace: str) -> None:
         self._client = client
@@ -40,7 +40,7 @@ class Arrivals:
         self._closed = threading.Event()
 
     def announce(self, queue_names: Iterable[str]) -> None:
-        """Say that messages have arrived on some queues. Never raises: the messages themselves are in Redis."""
+        """Announce that queues have new messages. A Redis error is ignored: consumers find the messages at a poll."""
         with contextlib.suppress(redis.RedisError):
             pipe = self._client.pipeline(transaction=False)
             for name in sorted(set(queue_names)):
@@ -48,9 +48,10 @@ class Arrivals:
             pipe.execute()
 
     def event(self, queue_name: str) -> threading.Event:
-        """Return the event that an arrival on the queue sets, as does a request to stop; start listening.
+        """Return the event of a queue; the first call starts the listening thread.
 
-        The consumer clears the event before it fetches, so it misses no message that arrives after the fetch.
+        A new message on the queue sets the event, and so does a request to stop. The consumer clears the event before
+        it fetches, so it misses no message that arrives after the fetch.
         """
         with self._lock:
             if self._listener is None:
@@ -74,7 +75,7 @@ class Arrivals:
                 with self._subscription() as subscription:
                     subscription.subscribe(self._channel)
                     for event in tuple(self._events.values()):
-                        event.set()  # what arrived while nobody listened
+                        event.set()  # messages may have arrived while nobody listened
                     self._hear(subscription)
             except redis.exceptions.NoPermissionError:
                 logging.getLogger("actors.arrivals").warning(

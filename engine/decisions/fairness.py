@@ -1,11 +1,12 @@
-"""Share a lane by cost: fair queueing over workspaces, and within each over its campaigns. Pure.
+"""Share the time of a lane: fair queueing over workspaces, and within each over its campaigns. Pure.
 
-Each workspace and each campaign has a virtual time: the seconds that its slices have taken, divided by its weight. The
-next slice is the one that would end first in virtual time (Demers, Keshav and Shenker, "Analysis and simulation of a
-fair queueing algorithm", 1989). A turn's cost is not known before it ends, so it is charged with the typical cost of
-the campaign's turns, and corrected once it is measured. A workspace with slow slices therefore gets fewer turns, but
-the same time. A queue that was empty starts at the virtual time of those that were not: nobody saves up for a burst,
-and idle capacity costs nothing.
+Each workspace and each campaign is a queue with a virtual time: the seconds that its slices have taken, divided by its
+weight. `FairShares` picks the slice whose turn would end first in virtual time (Demers, Keshav and Shenker, "Analysis
+and simulation of a fair queueing algorithm", 1989). The cost of a turn is the time for which a worker holds the slice.
+It is not known before the turn ends, so `FairShares` first charges the typical cost of the campaign's turns, and
+corrects the charge once the turn is measured. A workspace with slow slices therefore gets fewer turns, but the same
+time. A queue that was empty starts at the virtual time of those that were not, so it gets no burst for the time in
+which it had no work, and those that used the time owe it nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from dataclasses import dataclass
 from typing import Final
 
 SMALLEST_WEIGHT: Final = 0.01
-"""A lower weight would make a queue wait hundreds of turns, so it counts as this."""
+"""Lower weights count as this one, because a queue with a lower weight would wait hundreds of turns."""
 
 FIRST_COST: Final = 1.0
-"""Assumed seconds of a campaign's turn before one is measured: the length of a deciding turn."""
+"""Assumed seconds of a campaign's turns until one is measured: the length of a deciding turn."""
 
 LEAST_COST: Final = 0.001
-"""Assumed seconds of the shortest turn: a turn that costs nothing would be repeated for ever."""
+"""Minimum seconds charged for a turn: a campaign whose turns cost nothing would always be picked first."""
 
 SMOOTHING: Final = 0.3
 """Weight of the newest measurement in the typical cost of a campaign's turns."""
@@ -30,7 +31,7 @@ SMOOTHING: Final = 0.3
 
 @dataclass(slots=True)
 class _Turn:
-    """A slice that was picked: the accounts it is charged to with their weights, and its charge (s) so far.
+    """A turn of a picked slice: `accounts` (key and weight of workspace and campaign) are charged `cost` (s) for it.
 
     `before` is the measured time (s) of the slice's earlier turns.
     """
@@ -52,16 +53,19 @@ class FairShares:
 
     @property
     def unmeasured(self) -> frozenset[str]:
-        """The picked slices whose turns have not ended yet, as far as `measured` was told."""
+        """The picked slices of whose turn no call of `measured` has reported the end."""
         return frozenset(self._turns)
 
     @property
     def at_work(self) -> frozenset[str]:
-        """The campaigns of these slices."""
+        """The campaigns of the unmeasured slices."""
         return frozenset(turn.campaign for turn in self._turns.values())
 
     def measured(self, slice_id: str, seconds: float, *, ended: bool) -> None:
-        """Record the measured time of a slice, of all its turns together; `ended` says that its last turn is over."""
+        """Correct the charge of a slice's turn; `seconds` is the measured time of all its turns.
+
+        `ended` says that the turn is over. Until then the charge only grows, when the turn exceeds it.
+        """
         turn = self._turns.get(slice_id)
         if turn is None:
             return
@@ -76,7 +80,7 @@ class FairShares:
             del self._turns[slice_id]
 
     def forget(self, slice_id: str) -> None:
-        """Drop a slice of which nothing is known any more; its assumed cost stays charged."""
+        """Drop a slice that will never be measured; what it was charged so far stays charged."""
         self._turns.pop(slice_id, None)
 
     def pick(
@@ -90,8 +94,8 @@ class FairShares:
     ) -> list[str]:
         """Pick up to `room` slices from `queues` (workspace -> campaign -> slice ids in order).
 
-        `weights` are of campaigns, by which they share what their workspace gets, and `workspace_weights` of
-        workspaces; the default is 1. `seconds` is the measured time of the slices that had turns before.
+        Workspaces share the lane by `workspace_weights`, and campaigns share what their workspace gets by `weights`;
+        the default weight is 1. `seconds` is the measured time of slices that have had turns before.
         """
         left = {w: {c: list(reversed(ids)) for c, ids in campaigns.items() if ids} for w, campaigns in queues.items()}
         left = {workspace: campaigns for workspace, campaigns in left.items() if campaigns}
@@ -124,7 +128,7 @@ class FairShares:
         return picked
 
     def _ends(self, account: str, campaign: str, weight: float) -> float:
-        """Return the virtual time of an account at which the next turn of a campaign would end."""
+        """Return the virtual time at which an account's next turn, one of this campaign, would end."""
         return self._virtual[account] + self._cost(campaign) / max(SMALLEST_WEIGHT, weight)
 
     def _cost(self, campaign: str) -> float:
@@ -139,7 +143,10 @@ class FairShares:
         self._turns[slice_id] = _Turn(accounts, campaign, cost, before)
 
     def _enter(self, left: Mapping[str, Mapping[str, object]]) -> None:
-        """Start new queues at the virtual time of the others of their kind, and forget the queues that are idle."""
+        """Start new queues at the lowest virtual time of the queues at work, and forget the idle ones.
+
+        Workspaces start at the level of workspaces, campaigns at the level of campaigns.
+        """
         busy = {key for turn in self._turns.values() for key, _ in turn.accounts}
         levels = [{*left}, *({f"{w}/{c}" for c in campaigns} for w, campaigns in left.items())]
         for keys in levels:

@@ -17,9 +17,9 @@ def route(policies: PolicySet, facts: CampaignFacts, *, suspect: bool, kind: Lan
     """Return the lane of a slice of this campaign.
 
     A suspect goes to its own lane whatever the profile says, so that a process that dies there died of its own slice. A
-    delivering slice takes the profile's `deliver_lane`. A deciding slice takes `slow_lane` if the audience needs the
-    events of a window or was measured to be slow, otherwise `lane`. Raises `ValueError` for the engine's own messages,
-    which are not slices.
+    delivering slice takes the profile's `deliver_lane`. A deciding slice takes `slow_lane` if the engine must read
+    events to judge the campaign's predicates, or has measured that the campaign is slow; otherwise it takes `lane`.
+    Raises `ValueError` for the engine's own messages, which are not slices.
     """
     if kind is LaneKind.INTERNAL:
         raise ValueError("only slices are routed: the engine's own messages keep to their lanes")

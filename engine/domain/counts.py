@@ -37,7 +37,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class MessageCounts:
-    """One message: `decided = queued + attempting + sent + failed + unknown + skipped(reason)`."""
+    """Counts of one message: `decided = queued + attempting + sent + failed + unknown + skipped(reason)`."""
 
     decided: int
     states: Mapping[str, int]
@@ -74,10 +74,11 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True)
 class CampaignCounts:
-    """Counts of one campaign: `entered = active + exited(reason)`; messages by name; conversions counted beside exits.
+    """Counts of one campaign: `entered = active + exited`, where `exited` has one count for each reason.
 
-    `holdout` and `converted_holdout` are parts of `entered` and `converted`. `last_entered` is the start of the latest
-    enrolment.
+    `messages` has the counts of each message, by its name. A conversion is no exit: `converted` counts active and
+    ended enrolments. `holdout` is the part of `entered`, and `converted_holdout` the part of `converted`, that is in
+    the holdout. `last_entered` is the start of the latest enrolment.
     """
 
     entered: int
@@ -91,7 +92,7 @@ class CampaignCounts:
 
     @property
     def ends(self) -> Ends:
-        """The counts on which the error budget is judged."""
+        """The counts that the engine compares with the error budget."""
         states = [counts.states for counts in self.messages.values()]
         failed = sum(by_state.get(DeliveryState.FAILED.value, 0) for by_state in states)
         return Ends(failed, failed + sum(by_state.get(DeliveryState.SENT.value, 0) for by_state in states))

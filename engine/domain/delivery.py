@@ -46,7 +46,7 @@ class Delivery(NamedTuple):
 
 
 class Cause(StrEnum):
-    """Whom a refusal concerns. The cause decides whether the attempt counts, and which message a person gets."""
+    """What a refusal is about. It decides whether the attempt counts, and what the engine reports to a person."""
 
     RECIPIENT = "recipient"
     """This recipient or this mail: the attempt counts, and a delivery has a limited number of attempts."""
@@ -77,10 +77,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again after `after` (system time); `reason` is a short code such as `smtp_451`.
+    """The message was not sent; it is tried again once `after` (system time) has passed.
 
-    `cause` is whom the refusal concerns. `said` is the provider's answer, for the person who has to repair the problem;
-    it contains no address. Comparisons ignore both fields.
+    `reason` is a short code such as `smtp_451`, and `cause` is what the refusal is about. `said` is the provider's
+    answer, for the person who has to repair the problem; it contains no address. Two retries are equal even if `cause`
+    and `said` differ.
     """
 
     after: timedelta

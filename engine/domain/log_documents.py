@@ -1,8 +1,8 @@
 """Documents of the log search: one log line each, or a bundle of similar lines in one document.
 
-In a bundle, a value that differs between lines is a list in the order of the lines. `event.sequence` is that of the
-first line, and the other lines count up from it. `bundle.lines` is the number of lines. A search by a user, an
-enrolment or a key therefore finds the bundle.
+In a bundle, a field whose value differs between the lines holds the list of the values, in the order of the lines. A
+search by one user, enrolment or key therefore finds the bundle. `bundle.lines` is the number of lines.
+`event.sequence` is the number of the first line; each further line has the next number.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Document:
 class Taken:
     """The documents that the log search did not simply accept, by id.
 
-    `refused` maps a document that can never be accepted to the reason. `short` maps a document to the number of lines
-    stored by an earlier try, which is fewer than this try gave.
+    `refused` maps a document that can never be accepted to the reason. `short` maps a document that an earlier try
+    stored with fewer lines than this try gave to that smaller number of lines.
     """
 
     refused: Mapping[str, str] = field(default_factory=dict)

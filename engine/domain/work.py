@@ -135,11 +135,12 @@ class RunSummary:
 class Slice:
     """The unit of dispatch and lease: a campaign and a range `[first, until)` of user suffixes.
 
-    `cursor` is the last suffix (in due and stays slices: enrolment id) whose work is done; it moves after the work.
-    `attempt` counts claims, `deaths` counts claims that ended without a checkpoint while the slice was a suspect, and
-    `errors` counts claims that raised. `token` names the lease of the current claim. A slice of candidates has its
-    `path` and the previous pass's `as_of` (`after`). `of` is the number of slices, in slices that cut the whole hash
-    space.
+    `cursor` is the last user suffix (`h/u`) whose work is done; in slices that read enrolments it is the last enrolment
+    (`h/u/entry`). It is written only after that work. `attempt` counts claims, and `errors` counts claims that raised.
+    `deaths` counts claims that ended without a checkpoint while the slice was a suspect (one that may have killed a
+    worker). `token` names the lease of the current claim. Only slices of candidates have an access path (`path`) and
+    `after`, the `as_of` of the previous pass. `of` is the number of slices of the run if the run cuts the whole hash
+    space, otherwise None.
     """
 
     id: str
@@ -165,7 +166,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An open slice as the dispatcher sees it: whether it is leased or enqueued, and whether its time has come.
+    """An open slice as the dispatcher sees it: leased (`held`), enqueued (`rung`), not or no longer put off (`ready`).
 
     `broken_for` is the time (ms) since a death or an exception broke off a batch of the slice, if no holder has reached
     a checkpoint since. `failure` is the exception raised since then. `worked` is the time (ms) that workers have held

@@ -36,7 +36,7 @@ class CampaignKind(StrEnum):
 
 
 class Cost(StrEnum):
-    """What a predicate costs: `slow` when it needs the events of a window."""
+    """What a predicate costs: `slow` if the engine must read events to judge it."""
 
     QUICK = "quick"
     SLOW = "slow"

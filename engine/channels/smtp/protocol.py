@@ -63,8 +63,9 @@ class Offers:
 class Turn:
     """One envelope's turn on a connection.
 
-    `place` is the position of its outcome. `body` is the result of `body_of`. `deadline` (monotonic s, 0 before the
-    turn has begun) bounds its attempt. `phase` is the answer it waits for: `DOT` once the final dot was on its way.
+    `place` is the envelope's position in its window, and so that of its outcome. `body` is the result of `body_of`.
+    `deadline` ends the attempt (monotonic s; 0 until the turn begins). `phase` is the answer that the turn waits for;
+    it becomes `DOT` as soon as the final dot may have left.
     """
 
     place: int
@@ -80,7 +81,7 @@ More: TypeAlias = Callable[[], Turn | None]
 
 
 class Dialogue:
-    """The dialogue on one connection. `out` holds the bytes to write next; `over` says that nothing more can be sent.
+    """The dialogue on one connection. `out` holds the bytes to write next; after `over` nothing more can be sent.
 
     `proven` says that PIPELINING works here, or is not used; `suspect` says that it seems to have broken this dialogue.
     """
@@ -155,7 +156,7 @@ class Dialogue:
         self.out = self.out[count:] if count < len(self.out) else b""
 
     def hear(self, data: bytes, more: More) -> None:
-        """Process what the server said; call `more` for the next turn as soon as it can travel with a body."""
+        """Process the server's answers; call `more` for the next envelope as soon as its commands can follow a body."""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         self._read += len(data)

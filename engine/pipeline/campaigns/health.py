@@ -1,4 +1,4 @@
-"""Watch campaigns: slow ones change lanes, ones with too many failures pause."""
+"""Judge running campaigns: move slow ones to their slow lane, and pause those with too many failed deliveries."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from engine.telemetry.events import emit
 
 
 def refused(record: CampaignRecord) -> bool:
-    """Return whether the provider refuses a campaign's mails for a reason that does not lie with their recipients."""
+    """Return whether a campaign is stuck because the provider refuses its mails, whoever their recipients are."""
     return StuckBy.SENDER in record.stuck_by
 
 
 MEASURED_EVERY: Final = 1.0
-"""Seconds between two writes of a campaign's batch times by one process; a batch above the limit is written at once."""
+"""Seconds between two writes of a campaign's batch times by one process; it writes a batch above the limit at once."""
 
 
 @dataclass(slots=True)
 class _BatchTimes:
-    """Batches of one campaign that this process has measured and not written yet (seconds a user)."""
+    """Seconds per user of the batches of one campaign that this process has measured and not written yet."""
 
     seconds: list[float] = field(default_factory=list)
     written_at: float = float("-inf")
 
 
 class CampaignHealth:
-    """Measures and judges campaigns; it writes its verdict to the campaign, and routing follows."""
+    """Measures and judges campaigns; writes the verdict to the campaign, by which routing chooses the lane."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class CampaignHealth:
     def batch(self, record: CampaignRecord, profile: Profile, users: int, took: timedelta, query: str) -> None:
         """Record the measurement of one decided batch; move the campaign to its slow lane or back if needed.
 
-        All processes together judge: each writes its batches to the campaign, and judges by the last ones of all.
-        `query` is what the batch read its users by.
+        All processes judge together: each writes its measurements to the campaign, and judges by the latest ones of all
+        processes. `query` is the named query by which the batch read its users.
         """
         rule = profile.slow_when
         if rule is None or users == 0:
@@ -109,9 +109,10 @@ class CampaignHealth:
         return counted
 
     def burst(self, record: CampaignRecord, recent: Ends) -> bool:
-        """Pause a campaign because nearly all its latest deliveries failed, without a count over its enrolments.
+        """Pause a campaign because most of its latest deliveries failed, without a count over its enrolments.
 
-        Return whether it is paused, or not to be sent for another reason; a person may have resumed it meanwhile.
+        Return True if the campaign must not be sent further: it is paused, or its state has changed. Return False if a
+        person has resumed it meanwhile, or its profile only reports failures.
         """
         now = self._campaigns.get(record.uid)
         if now is None or now.state not in GOING:

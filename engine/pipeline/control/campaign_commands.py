@@ -82,7 +82,7 @@ class CampaignCommands:
         """Apply a campaign file as the first or the next revision; `dry_run` only reports what an apply would do.
 
         One write stores the revision and, for a launched campaign, requests a new evaluation of its users. Raises
-        `InvalidSource` if it refuses the edit, `WrongCall` if the campaign has ended.
+        `InvalidSource` if it refuses the edit, `WrongCall` if the campaign has ended or was edited concurrently.
         """
         rendered = check_rendering(loaded, self._clock.campaign_now())
         if rendered.faults:

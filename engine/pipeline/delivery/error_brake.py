@@ -1,8 +1,9 @@
-"""Stop a campaign's sending while its deliveries fail: within the windows on their way, not at the end of a slice.
+"""Stop sending a campaign at once when most of its deliveries fail, in the middle of a window if need be.
 
-The brake hears every outcome as its channel reports it. It engages when most of the campaign's last deliveries in this
-process have failed: no further mail begins, and the campaign is paused without a count. Lower rates of failure are
-judged by counting over the campaign, but only after so many new failures that the budget may be exceeded.
+The brake receives every outcome as soon as the channel reports it. It engages when most of the campaign's last
+deliveries in this process have failed: the process begins no further mail, and pauses the campaign without a count.
+For lower rates of failure the process counts over the whole campaign, but only after so many new failures that they may
+exceed the budget.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ SPACING: Final = 1.0
 """Minimum seconds between two counts over a campaign while one of its slices is being sent."""
 
 QUICK: Final = 0.05
-"""Seconds: a count as quick as this is repeated at the end of each slice with new failures."""
+"""If the last count took at most so many seconds, every slice with new failures may end with a count."""
 
 
 class CampaignBrake:
-    """The brake of one campaign in this process, from one resume to the next. Safe to use from several threads."""
+    """The brake of one campaign in this process; each resume replaces it. Safe to use from several threads."""
 
     def __init__(self, monotonic: Callable[[], float], budget_from: tuple[int, Ends]) -> None:
         self.budget_from = budget_from
@@ -48,7 +49,7 @@ class CampaignBrake:
 
     @property
     def engaged(self) -> bool:
-        """Whether no further mail of the campaign may begin."""
+        """Whether the brake forbids to begin another mail of the campaign."""
         return self._burst and self._errors.then == "pause"
 
     def follow(self, errors: Errors) -> None:
@@ -84,15 +85,16 @@ class CampaignBrake:
 
     @property
     def recent(self) -> Ends:
-        """The failed deliveries among the last ones."""
+        """The last deliveries (up to `RECENT`), and how many of them failed."""
         with self._lock:
             return Ends(self._failed, len(self._recent))
 
     def is_due(self, *, processes: int, at_end: bool) -> bool:
-        """Whether the failures should be judged now.
+        """Whether the process should judge the campaign's failures now.
 
-        They should if the brake is engaged, or if new failures may exceed the budget by the last count: `processes` of
-        them share what it left over. `at_end` is the end of a slice; before it, enough deliveries must have ended.
+        It should if the brake is engaged, or if the failures since the last count may exceed what that count left of
+        the budget. `processes` is the number of delivering processes: each may use an equal part of the rest. `at_end`
+        says that a slice ends; before its end, at least `LEAST_ENDED` deliveries must have ended since the last count.
         """
         with self._lock:
             if self.engaged:
@@ -103,7 +105,7 @@ class CampaignBrake:
             return self._monotonic() >= self._judged_at + max(pause, 0.0 if at_end else SPACING)
 
     def judged(self, counted: Ends, began: float) -> None:
-        """Record a count over the campaign, begun at `began` (monotonic s)."""
+        """Record the result of a count over the campaign that began at `began` (monotonic s)."""
         with self._lock:
             self._judged_at = began
             self._took = self._monotonic() - began
@@ -127,7 +129,7 @@ class ErrorBrake:
         self._brakes: dict[str, CampaignBrake] = {}
 
     def of(self, record: CampaignRecord, errors: Errors) -> CampaignBrake:
-        """Return the brake of a campaign; a resume releases it, because a person has accepted the failures so far."""
+        """Return a campaign's brake: a new one after a resume, because a person has accepted the failures so far."""
         with self._lock:
             brake = self._brakes.get(record.uid)
             if brake is None or brake.budget_from != record.budget_from:

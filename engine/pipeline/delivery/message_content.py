@@ -1,6 +1,6 @@
-"""Build the letter of a message: its texts and its sender.
+"""Build the `Letter` of a message: its templates and its sender.
 
-A message's setting overrides its campaign's, that overrides the workspace's, and that overrides the engine's settings.
+The message's own setting comes first, then its campaign's, then the workspace's, then the engine's settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_REASON: Final = 200
 
 
 def letter_of(loaded: LoadedCampaign, campaign: str, message: Message, bounces: str = "") -> Letter:
-    """Return the letter of a message; `bounces` is the envelope sender if neither campaign nor workspace names one."""
+    """Return the `Letter` of a message; `bounces` is the envelope sender if no file sets one."""
     file, catalogue = loaded.file, loaded.catalogue
     own = catalogue.sender
     return Letter(

@@ -1,8 +1,8 @@
 """Keep a channel's send rate (`rates:` of the policies), which all workers share.
 
-A sender asks for permission for a few mails at a time, just before it marks them. Permissions are spaced evenly, so no
-second carries more than its share, and an interrupted worker loses only a few. While Redis is away each process keeps
-its own part of the rate.
+A sender reserves a few mails at a time, just before it marks them. Reservations are spaced evenly, so no second gets
+more than its share, and a killed worker wastes only a few mails of the rate. While Redis is away each process keeps its
+own part of the rate.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from engine.pipeline.ports.messaging import SendRates
 from engine.policy.policyset import PolicySet
 
 SPACING: Final = 0.02
-"""Seconds of the rate that one permission covers: it bounds how many mails begin at once."""
+"""Seconds of the rate that one reservation covers: it limits how many mails begin at once."""
 
 AHEAD: Final = 0.5
-"""Longest time in seconds by which a sender reserves sends ahead."""
+"""Longest time in seconds from a reservation to the moment at which its mails may begin."""
 
 NAP: Final = 0.1
-"""Seconds between two checks whether a waiting sender may go on waiting."""
+"""Seconds between two checks whether a waiting sender should still wait."""
 
 
 class SendRateKeeper:
-    """Gives permission to send; one for all threads of a process."""
+    """Makes senders wait until the rate lets their mails begin; all threads of a process share one keeper."""
 
     def __init__(self, rates: SendRates, policies: Callable[[], PolicySet], clock: Clock) -> None:
         self._rates = rates
@@ -41,14 +41,14 @@ class SendRateKeeper:
         return None if rate is None else rate.per_second_at(self._clock.system_now())
 
     def at_once(self, channel: str) -> int | None:
-        """Return how many mails one permission covers at most; None without a rate."""
+        """Return how many mails one reservation covers at most; None without a rate."""
         per_second = self.limit(channel)
         return None if per_second is None else max(1, int(per_second * SPACING))
 
     def permit(self, channel: str, count: int, lane: str, go_on: Callable[[], bool]) -> bool:
-        """Wait until `count` mails may begin; return False if `go_on` says meanwhile that nobody waits any more.
+        """Reserve `count` mails and wait until they may begin; return False as soon as `go_on` returns False.
 
-        `lane` is the delivering lane: while Redis is away its processes divide the rate.
+        `lane` is the delivering lane: while Redis is away, its processes divide the rate equally.
         """
         while (per_second := self.limit(channel)) is not None:
             answer = self._rates.take(channel, count, per_second, AHEAD)
@@ -60,7 +60,7 @@ class SendRateKeeper:
         return True
 
     def _alone(self, channel: str, count: int, per_second: float, lane: str) -> tuple[bool, float]:
-        """Reserve in this process alone, at its part of the rate."""
+        """Reserve at this process's part of the rate, without Redis: return what `SendRates.take` returns."""
         interval = count / per_second * self._policies().processes(lane)
         now = self._clock.monotonic()
         with self._lock:

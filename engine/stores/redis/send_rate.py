@@ -1,9 +1,9 @@
-"""The send rate of a channel, held by all workers together: the generic cell rate algorithm (ITU-T I.371) in Redis.
+"""Keep the send rate of a channel for all workers: the generic cell rate algorithm (ITU-T I.371) in Redis.
 
 Key: `tidegate:rate:CHANNEL`, a hash with the latest reservation: when it begins (`start`, µs by Redis's clock) and for
-how many mails (`count`). The next one begins when these mails are through at the rate in force, so an edit of the rate
-acts at once. Mails are spaced evenly, and no pause earns a burst. If Redis has lost the key, the next reservation
-begins where the latest lost one may have begun.
+how many mails (`count`). The next reservation begins when these mails have had their time at the rate in force, so an
+edit of the rate acts at once. Mails are spaced evenly, and no burst follows a pause. If Redis has lost the key, the
+next reservation begins at the latest moment at which a lost one may have begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import redis
 from redis.commands.core import Script
 
 KEPT: Final = timedelta(hours=1)
-"""How long an unused key is kept beyond its last reservation."""
+"""How long Redis keeps a key after the mails of its last reservation have had their time."""
 
 TAKE: Final = """
 -- reserve: keys = {latest reservation}, args = {microseconds of a mail, mails, longest wait (us), key's life (ms)}
@@ -50,10 +50,10 @@ class RedisSendRates:
         return self._client.register_script(TAKE)
 
     def take(self, channel: str, count: int, per_second: float, longest: float) -> tuple[bool, float] | None:
-        """Reserve `count` sends at a rate: whether they are reserved, and the seconds until they may begin.
+        """Reserve `count` mails at a rate; return whether they are reserved, and the seconds until they may begin.
 
-        Without a reservation the seconds say when one may succeed; it never begins more than `longest` seconds ahead.
-        Return None if Redis does not answer.
+        A reservation never begins more than `longest` seconds ahead. If it would, nothing is reserved, and the seconds
+        say when the mails could begin. Return None if Redis does not answer.
         """
         life = round((KEPT.total_seconds() + count / per_second) * 1000)
         args = [1e6 / per_second, count, round(longest * 1e6), life]
