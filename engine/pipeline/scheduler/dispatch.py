@@ -66,61 +66,63 @@ class Dispatcher:
         if not waiting:
             return 0
         self._drop_left(waiting, records)
-        lanes = {one.id: lane for one in waiting if (lane := self._lane(one, records)) is not None}
-        busy = Counter(lanes[one.id] for one in waiting if one.id in lanes and (one.held or one.rung))
-        flying = Counter((one.campaign, one.kind is SliceKind.DELIVER) for one in waiting if one.held or one.rung)
+        lanes = {slice_.id: lane for slice_ in waiting if (lane := self._lane(slice_, records)) is not None}
+        busy = Counter(lanes[slice_.id] for slice_ in waiting if slice_.id in lanes and (slice_.held or slice_.rung))
+        flying = Counter(
+            (slice_.campaign, slice_.kind is SliceKind.DELIVER) for slice_ in waiting if slice_.held or slice_.rung
+        )
         ready: dict[str, list[Waiting]] = defaultdict(list)
-        for one in waiting:
-            if one.held or one.rung or not one.ready or one.id not in lanes:
+        for slice_ in waiting:
+            if slice_.held or slice_.rung or not slice_.ready or slice_.id not in lanes:
                 continue
-            record = records[one.campaign]
-            if one.deaths >= DEATHS_TO_HALVE:
+            record = records[slice_.campaign]
+            if slice_.deaths >= DEATHS_TO_HALVE:
                 self._obstacles.attempt(
-                    record, "halve or end a slice that kills its workers", partial(self._treat, one.id), None
+                    record, "halve or end a slice that kills its workers", partial(self._treat, slice_.id), None
                 )
-            flight = (one.campaign, one.kind is SliceKind.DELIVER)
-            if flying[flight] < self._most(record, one, lanes[one.id]):
+            flight = (slice_.campaign, slice_.kind is SliceKind.DELIVER)
+            if flying[flight] < self._most(record, slice_, lanes[slice_.id]):
                 flying[flight] += 1
-                ready[lanes[one.id]].append(one)
+                ready[lanes[slice_.id]].append(slice_)
         return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
 
-    def _most(self, record: CampaignRecord, one: Waiting, lane: str) -> int:
+    def _most(self, record: CampaignRecord, slice_: Waiting, lane: str) -> int:
         """Return how many slices of a campaign may run at once; for delivering slices, per process of the lane."""
         most = self._campaign_cache.profile(record).in_flight
-        return most * self._campaign_cache.policies.processes(lane) if one.kind is SliceKind.DELIVER else most
+        return most * self._campaign_cache.policies.processes(lane) if slice_.kind is SliceKind.DELIVER else most
 
     def _drop_left(self, waiting: Sequence[Waiting], records: Mapping[str, CampaignRecord]) -> None:
         """Drop unclaimed delivering slices of ended campaigns: they waited for a back-off while others did the rest."""
-        for one in waiting:
-            record = records.get(one.campaign)
+        for slice_ in waiting:
+            record = records.get(slice_.campaign)
             ended = record is None or record.state is CampaignState.FINISHED
-            if one.kind is SliceKind.DELIVER and ended and not one.held:
-                self._slices.end_unclaimed(one.id, SliceState.DROPPED)
+            if slice_.kind is SliceKind.DELIVER and ended and not slice_.held:
+                self._slices.end_unclaimed(slice_.id, SliceState.DROPPED)
 
-    def _lane(self, one: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
+    def _lane(self, slice_: Waiting, records: Mapping[str, CampaignRecord]) -> str | None:
         """Return the lane of a slice under the policies in force; None if its campaign must not be worked on."""
-        record = records.get(one.campaign)
-        delivering = one.kind is SliceKind.DELIVER
+        record = records.get(slice_.campaign)
+        delivering = slice_.kind is SliceKind.DELIVER
         if record is None or record.uid in self._obstacles.unfit:
             return None
         if record.state not in LOOKED_AT and not record.converting and not delivering:
             return None
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
-        return route(self._campaign_cache.policies, routing_facts(record), suspect=one.suspect, kind=kind)
+        return route(self._campaign_cache.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)
 
     def _measure(self, waiting: Sequence[Waiting]) -> None:
         """Charge the measured time of the slices that were picked while campaigns competed."""
         unmeasured = {slice_id for shares in self._shares.values() for slice_id in shares.unmeasured}
         if not unmeasured:
             return
-        there = {one.id: one for one in waiting}
+        there = {slice_.id: slice_ for slice_ in waiting}
         missing = [slice_id for slice_id in unmeasured if slice_id not in there]
         ended = self._slices.worked(missing) if missing else {}
         for shares in self._shares.values():
             for slice_id in shares.unmeasured:
-                one = there.get(slice_id)
-                if one is not None:
-                    shares.measured(slice_id, one.worked / 1000, ended=not one.held and not one.rung)
+                slice_ = there.get(slice_id)
+                if slice_ is not None:
+                    shares.measured(slice_id, slice_.worked / 1000, ended=not slice_.held and not slice_.rung)
                 elif slice_id in ended:
                     shares.measured(slice_id, ended[slice_id] / 1000, ended=True)
                 else:
@@ -130,15 +132,15 @@ class Dispatcher:
         """Enqueue what the lane has room for: by urgency, and within it by fair shares."""
         room = self._campaign_cache.policies.room(lane) - busy
         classes: dict[Urgency, list[Waiting]] = defaultdict(list)
-        for one in pieces:
-            classes[self._campaign_cache.profile(records[one.campaign]).urgency].append(one)
+        for slice_ in pieces:
+            classes[self._campaign_cache.profile(records[slice_.campaign]).urgency].append(slice_)
         picked: list[str] = []
         for urgency in Urgency:
             if urgency in classes and len(picked) < room:
                 picked += self._pick((lane, urgency), classes[urgency], room - len(picked), records)
         if not picked:
             return 0
-        delivering = {one.id for one in pieces if one.kind is SliceKind.DELIVER}
+        delivering = {slice_.id for slice_ in pieces if slice_.kind is SliceKind.DELIVER}
         self._slices.ring(picked)
         messenger = self._messenger()
         messenger.process([(piece, lane) for piece in picked if piece not in delivering])
@@ -150,17 +152,19 @@ class Dispatcher:
     ) -> list[str]:
         """Pick slices of one lane and urgency. Where only one campaign is at work, nothing is shared or charged."""
         queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for one in pieces:
-            queues[one.workspace][one.campaign].append(one.id)
-        campaigns = {one.campaign for one in pieces}
+        for slice_ in pieces:
+            queues[slice_.workspace][slice_.campaign].append(slice_.id)
+        campaigns = {slice_.campaign for slice_ in pieces}
         if len(campaigns | self._shares[share].at_work) == 1:
             del self._shares[share]
-            return [one.id for one in pieces[:room]]
+            return [slice_.id for slice_ in pieces[:room]]
         policies = self._campaign_cache.policies
         return self._shares[share].pick(
             queues,
             room,
-            weights={one.campaign: self._campaign_cache.profile(records[one.campaign]).weight for one in pieces},
+            weights={
+                slice_.campaign: self._campaign_cache.profile(records[slice_.campaign]).weight for slice_ in pieces
+            },
             workspace_weights={workspace: policies.weight_of(workspace) for workspace in queues},
-            seconds={one.id: one.worked / 1000 for one in pieces},
+            seconds={slice_.id: slice_.worked / 1000 for slice_ in pieces},
         )

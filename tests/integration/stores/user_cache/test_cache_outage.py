@@ -128,7 +128,7 @@ def revisions(world: CacheWorld) -> dict[str, int]:
 
 
 def test_a_cache_of_ten_megabytes_evicts_and_is_right(quick: None, start: Any) -> None:
-    _, world = start("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru", looks=timedelta(milliseconds=20))
+    _, world = start("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru", pause=timedelta(milliseconds=20))
     world.fill(12_000)
     world.database.users.update_many({}, {"$set": {"a.class": "x" * 800}})
     layout = world.adopt()
@@ -150,7 +150,7 @@ def test_a_cache_of_ten_megabytes_evicts_and_is_right(quick: None, start: Any) -
 
 
 def test_a_full_cache_that_evicts_nothing_refuses_and_is_right(quick: None, start: Any) -> None:
-    valkey, world = start("--maxmemory", "100mb", "--maxmemory-policy", "noeviction", looks=timedelta(milliseconds=1))
+    valkey, world = start("--maxmemory", "100mb", "--maxmemory-policy", "noeviction", pause=timedelta(milliseconds=1))
     world.fill(1_000)
     layout = world.adopt()
     half = layout.bound(layout.buckets // 2)
