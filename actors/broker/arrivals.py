@@ -84,9 +84,10 @@ class Arrivals:
                 return
             except redis.RedisError:
                 self._closed.wait(RETRY_SECONDS)
-            except Exception:
+            except Exception:  # without this thread every message waits for a poll, so it goes on
                 if not self._closed.is_set():  # else the connection was closed under this thread, while Redis hung
-                    raise
+                    logging.getLogger("actors.arrivals").exception("The subscription to %s ended.", self._channel)
+                    self._closed.wait(RETRY_SECONDS)
 
     def _subscription(self) -> PubSub:
         subscription: PubSub = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]

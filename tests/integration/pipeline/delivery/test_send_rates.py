@@ -30,6 +30,16 @@ def rates(world: World, **limits: object) -> None:
     world.policies({**POLICIES, **({"rates": {"email": limits}} if limits else {})})
 
 
+def launch_slowly(world: World) -> None:
+    """Launch a campaign to 30 users at one mail a minute, and let its sender wait for the second."""
+    rates(world, per_hour=60)
+    world.users([f"u{number}" for number in range(30)])
+    world.apply({"campaign": "hello", "kind": "one_off"})
+    world.launch("hello")
+    for _ in range(4):
+        world.step()
+
+
 def test_a_campaign_keeps_the_rate_and_sends_every_mail_once(world: World) -> None:
     rates(world, per_second=50)
     world.users([f"u{number}" for number in range(60)])
@@ -40,12 +50,7 @@ def test_a_campaign_keeps_the_rate_and_sends_every_mail_once(world: World) -> No
 
 
 def test_a_faster_rate_acts_within_the_run(world: World) -> None:
-    rates(world, per_hour=60)
-    world.users([f"u{number}" for number in range(30)])
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
-    for _ in range(4):
-        world.step()
+    launch_slowly(world)
     assert len(world.sent()) <= 1
     rates(world)
     world.settle()
@@ -53,12 +58,7 @@ def test_a_faster_rate_acts_within_the_run(world: World) -> None:
 
 
 def test_a_pause_acts_while_a_sender_waits_for_the_rate(world: World) -> None:
-    rates(world, per_hour=60)
-    world.users([f"u{number}" for number in range(30)])
-    world.apply({"campaign": "hello", "kind": "one_off"})
-    world.launch("hello")
-    for _ in range(4):
-        world.step()
+    launch_slowly(world)
     world.steer("pause", "hello")
     world.settle()
     assert len(world.sent()) <= 1

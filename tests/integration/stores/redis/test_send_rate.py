@@ -55,7 +55,7 @@ def test_a_reservation_that_would_begin_too_late_is_refused_and_reserves_nothing
 
 
 def test_a_pause_earns_no_burst(rates: RedisSendRates) -> None:
-    sleep(0.2)
+    sleep(0.2)  # the pause is what this test is about
     starts = [begins(rates, 10, 100.0) for _ in range(5)]
     assert starts[-1] - starts[0] >= 0.4 - 0.05
 
