@@ -28,12 +28,14 @@ def _ended() -> None:
     app.finish_deliveries()
     app.heartbeat.stop()
     app.statistics_recorder.stop()
+    app.gate_keeper.stop()
 
 
 app = App(load_settings().settings)
 logging.configure(log_options(app.settings, os.environ.get("TIDEGATE_FLEET", "worker")), clock=app.system)
 app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.statistics_recorder.start(os.environ.get("TIDEGATE_FLEET", "worker"))
+app.gate_keeper.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.heartbeat.start(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes)
 broker = broker_for(app)
 app.hooks.threads = app.policies.delivering_threads([os.environ.get("TIDEGATE_FLEET", "")])

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,6 +221,24 @@ class Installation:
         alike = [one for one in family(self._up.pid) if kind_of(one.cmdline()) == kind]
         pids = {one.pid for one in alike}
         return next(one for one in alike if one.ppid() in pids)
+
+    def pin(self, core_of: Callable[[str], int]) -> None:
+        """Bind every process, with all its threads, to the core that `core_of` gives for its kind."""
+        assert self._up is not None
+        for process in family(self._up.pid):
+            with suppress(psutil.Error, OSError):
+                core = core_of(kind_of(process.cmdline()))
+                for thread in process.threads():
+                    os.sched_setaffinity(thread.id, {core})
+
+    @property
+    def mongo_url(self) -> str:
+        """The address of the installation's MongoDB."""
+        text = (self.folder / "var/services.json").read_text(encoding="utf-8")
+        found = re.search(r'"(mongodb://[^"]+)"', text)
+        if found is None:
+            raise CommandFailed(f"{self.folder}/var/services.json names no MongoDB")
+        return found.group(1)
 
     def wait_until_quiet(self, limit: float, pause: float = 2.0, times: int = 3) -> Usage:
         """Wait until the processes are idle, at most `limit` seconds; return their usage by then."""

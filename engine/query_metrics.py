@@ -25,7 +25,7 @@ from functools import wraps
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from hdrh.histogram import HdrHistogram
 
@@ -41,28 +41,53 @@ DIGITS: Final = 2
 _BITS: Final = 8
 """Bits kept of a duration while counting: finer than two digits, and 3 us cheaper than the histogram."""
 
+GATED: Final = frozenset({"users", "lists", "enrolments", "events", "deliveries"})
+"""Stores (the first word of a query's name) whose calls pass the gate in bulk work: those that read and write users."""
+
 Kind = TypeVar("Kind", bound=type)
+
+
+class CallGate(Protocol):
+    """What bulk work passes before each call of a store that others use too (`engine.pipeline.gate.bulk_gate`)."""
+
+    def enter(self) -> None:
+        """Wait until the call may begin."""
+
+    def leave(self, seconds: float) -> None:
+        """Report that the call has ended and how long it took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The campaign that this thread works on: its uid and its name."""
+    """The campaign that this thread works on: its uid and its name (empty: none), and the gate that it passes."""
 
     uid: str
     name: str
+    gate: CallGate | None = None
 
 
 _WORK: Final[ContextVar[Work | None]] = ContextVar("work", default=None)
 
 
 @contextmanager
-def working_on(uid: str, name: str) -> Iterator[None]:
-    """Attribute all store calls in this block to a campaign. A thread started inside needs its own call."""
-    before = _WORK.set(Work(uid, name))
+def working_on(uid: str, name: str, gate: CallGate | None = None) -> Iterator[None]:
+    """Attribute all store calls in this block to a campaign, and let them pass `gate` if they are among `GATED`.
+
+    A thread started inside needs its own call.
+    """
+    before = _WORK.set(Work(uid, name, gate))
     try:
         yield
     finally:
         _WORK.reset(before)
+
+
+def _gate_of(prefix: str) -> CallGate | None:
+    """Return the gate that this thread's calls of a store pass; None outside of bulk work."""
+    if prefix not in GATED:
+        return None
+    work = _WORK.get()
+    return None if work is None else work.gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +187,8 @@ class Measurements:
                     seconds,
                     documents,
                     SystemClock().system_now(),
-                    None if work is None else work.name,
-                    None if work is None else work.uid,
+                    None if work is None else work.name or None,
+                    None if work is None else work.uid or None,
                 )
 
     def figures(self, *, anew: bool = False) -> list[Figure]:
@@ -187,20 +212,26 @@ def new_process_id() -> str:
 class measured:  # noqa: N801 - reads as a verb where it is used
     """Measures the block as one call of the query `name`; the block may set the number of `documents` it got."""
 
-    __slots__ = ("_began", "_name", "documents")
+    __slots__ = ("_began", "_gate", "_name", "documents")
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._gate = _gate_of(name.partition(".")[0])
         self.documents = 0
 
     def __enter__(self) -> measured:
+        if self._gate is not None:
+            self._gate.enter()
         self._began = perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        MEASUREMENTS.record(self._name, perf_counter() - self._began, self.documents, failed=kind is not None)
+        took = perf_counter() - self._began
+        if self._gate is not None:
+            self._gate.leave(took)
+        MEASUREMENTS.record(self._name, took, self.documents, failed=kind is not None)
 
 
 def named_queries(prefix: str, *, apart: Collection[str] = ()) -> Callable[[Kind], Kind]:
@@ -234,15 +265,22 @@ def documents_of(answer: object) -> int:
 
 def _measuring(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     record = MEASUREMENTS.record
+    prefix = name.partition(".")[0]
 
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
+        gate = _gate_of(prefix)
+        if gate is not None:
+            gate.enter()
         began = perf_counter()
         try:
             answer = method(*args, **kwargs)
         except BaseException:  # an interrupted call (a time limit, a stop) has taken its time too
             record(name, perf_counter() - began, 0, failed=True)
             raise
+        finally:
+            if gate is not None:
+                gate.leave(perf_counter() - began)
         record(name, perf_counter() - began, documents_of(answer))
         return answer
 

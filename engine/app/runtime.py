@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
     from engine.pipeline.campaigns.compiled_cache import CampaignCache
+    from engine.pipeline.gate.bulk_gate import BulkGate
+    from engine.pipeline.gate.gate_keeper import GateKeeper
     from engine.pipeline.insight.heartbeat import Heartbeat
     from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
     from engine.pipeline.loop_failures import LoopFailures
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from engine.policy.policyset import PolicySet
     from engine.policy.watch import PolicyWatcher
     from engine.settings import Settings
+    from engine.stores.redis.gate import RedisGate
 
 
 COMMAND: Final = "command"
@@ -76,6 +79,38 @@ class Runtime:
         from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
 
         return StatisticsRecorder(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+
+    @cached_property
+    def bulk_gate(self) -> BulkGate:
+        """The gate that this process's bulk work passes before each call of MongoDB."""
+        from engine.pipeline.gate.bulk_gate import BulkGate
+
+        return BulkGate(self.system)
+
+    @cached_property
+    def gate_store(self) -> RedisGate:
+        """MongoDB's gate, shared by all processes."""
+        from engine.domain.gate import MONGODB
+        from engine.stores.redis.gate import RedisGate
+
+        return RedisGate(self.stores.broker_client, MONGODB, f"{self.stores.database.name}:")
+
+    @cached_property
+    def gate_keeper(self) -> GateKeeper:
+        """Keeps MongoDB's gate in this process, once started."""
+        from engine.domain.gate import MONGODB
+        from engine.pipeline.gate.gate_keeper import GateKeeper
+        from engine.stores.mongo.store_probe import MongoProbe
+
+        probe = MongoProbe(self.stores.database)
+        return GateKeeper(
+            self.gate_store,
+            probe,
+            self.bulk_gate,
+            lambda: self.policies.gates.get(MONGODB),
+            self.system,
+            self.stores.OUTAGES,
+        )
 
     @cached_property
     def catalogues(self) -> LiveWorkspaces:
@@ -223,4 +258,6 @@ class Runtime:
             self.heartbeat.stop()
         if "statistics_recorder" in self.__dict__:
             self.statistics_recorder.stop()
+        if "gate_keeper" in self.__dict__:
+            self.gate_keeper.stop()
         self.stores.close()

@@ -256,6 +256,7 @@ class Workers(Runtime):
             stop=self.stopping,
             outages=self.stores.OUTAGES,
             name_of=self.campaign_cache.name,
+            gate=self.bulk_gate,
         )
 
     @cached_property

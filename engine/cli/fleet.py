@@ -46,6 +46,7 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     require_usable(app)
     app.watch_files(process)
     app.statistics_recorder.start(process)
+    app.gate_keeper.start(process)
     app.heartbeat.start(process, lambda: lanes_of(app, fleets))
     broker = broker_for(app)
     app.hooks.threads = app.policies.delivering_threads(fleets)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from engine.cli.context import migrate, opened
+from engine.query_metrics import working_on
 
 if TYPE_CHECKING:
     from engine.app.app import App
@@ -45,4 +46,6 @@ def open_import(context: typer.Context, workspace: str) -> Iterator[ImportSettin
     with opened(context) as app:
         migrate(app)
         app.statistics_recorder.start("import")
-        yield Importing(app, workspace)
+        app.gate_keeper.start("import")
+        with working_on("", "", app.bulk_gate):
+            yield Importing(app, workspace)

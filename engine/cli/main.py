@@ -112,6 +112,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("user"): ("user",),
     _module("clock"): ("clock",),
     _module("logs"): ("logs",),
+    _module("gate"): ("gate",),
 }
 """The functions that add commands, each with the names of its commands."""
 

@@ -105,6 +105,10 @@ def show(
                 ("workspace", "weight"),
                 [(name, f"{weighted.weight:g}") for name, weighted in policies.workspaces.items()],
             )
+        for name, table in (("rates", policies.rates), ("gates", policies.gates)):
+            limits = {key: one.model_dump(mode="json", exclude_none=True) for key, one in table.items()}
+            if limits:
+                _table((name, ""), [(key, _flow(value)) for key, value in limits.items()])
     for name, declared in policies.profiles.items():
         if profile in ("", name):
             document = declared.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -94,6 +94,7 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     migrate(app)
     app.watch_files("run")
     app.statistics_recorder.start("run")
+    app.gate_keeper.start("run", may_control=True)
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
     app.hooks.threads = app.policies.delivering_threads(fleets)
@@ -134,6 +135,7 @@ def run_clock(context: typer.Context) -> None:
     migrate(app)
     app.watch_files("clock")
     app.statistics_recorder.start("clock")
+    app.gate_keeper.start("clock", may_control=True)
     app.heartbeat.start("clock")
     broker_for(app)
     emit("worker.started", process="clock")

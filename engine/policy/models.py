@@ -143,13 +143,37 @@ class Rate(Model):
         return min(limits, default=None)
 
 
+class Gate(Model):
+    """When bulk work gives way to a store's other users: above this p95 of a probe, this lag, or this queue.
+
+    The engine never takes less than `at_least` of the store, in operations at a time, so that no campaign starves.
+    """
+
+    latency: Duration = timedelta(milliseconds=100)
+    lag: Duration = timedelta(seconds=10)
+    queue: Whole | None = Field(default=None, ge=1, le=100_000)
+    at_least: Number = Field(default=0.05, gt=0, le=1_000)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.latency < timedelta(milliseconds=1):
+            raise Misfit("is too short", "at least 1ms", at=("latency",))
+        return self
+
+
+def _usual_gates() -> Mapping[Literal["mongodb"], Gate]:
+    """Return the gates of a set that says nothing about them; `gates: {}` sets none."""
+    return {"mongodb": Gate()}
+
+
 class Lanes(Model):
-    """`lanes.yaml`: every lane, the fleets that serve them, how workspaces share them, and what providers take."""
+    """`lanes.yaml`: lanes, the fleets that serve them, how workspaces share them, what providers and stores take."""
 
     lanes: Mapping[Slug, Lane] = Field(min_length=1)
     fleets: Mapping[Slug, Fleet] = Field(min_length=1)
     workspaces: Mapping[Slug, Share] = Field(default_factory=dict)
     rates: Mapping[Literal["email"], Rate] = Field(default_factory=dict)
+    gates: Mapping[Literal["mongodb"], Gate] = Field(default_factory=_usual_gates)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from engine.errors import NotFound
-from engine.policy.models import CampaignKind, Cost, Fleet, Lane, LaneKind, Lanes, Matches, Profile, Rate, Share
+from engine.policy.models import CampaignKind, Cost, Fleet, Gate, Lane, LaneKind, Lanes, Matches, Profile, Rate, Share
 
 DEFAULT: Final = "default"
 """The profile of a campaign that no other profile matches."""
@@ -42,6 +42,7 @@ class PolicySet:
     profiles: Mapping[str, Profile]
     workspaces: Mapping[str, Share] = field(default_factory=dict)
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    gates: Mapping[str, Gate] = field(default_factory=dict)
 
     @cached_property
     def version(self) -> str:
@@ -57,12 +58,13 @@ class PolicySet:
             "profiles": {name: one.model_dump(mode="json", by_alias=True) for name, one in self.profiles.items()},
             "workspaces": {name: one.model_dump(mode="json") for name, one in self.workspaces.items()},
             "rates": {channel: one.model_dump(mode="json", exclude_none=True) for channel, one in self.rates.items()},
+            "gates": {store: one.model_dump(mode="json", exclude_none=True) for store, one in self.gates.items()},
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, object]) -> PolicySet:
         """Restore the set from `plain`, e.g. a recorded version. Raises pydantic's `ValidationError` if invalid."""
-        parts = {key: plain[key] for key in ("lanes", "fleets", "workspaces", "rates") if key in plain}
+        parts = {key: plain[key] for key in ("lanes", "fleets", "workspaces", "rates", "gates") if key in plain}
         lanes = Lanes.model_validate(parts)
         told = plain["profiles"]
         profiles = {n: Profile.model_validate(p) for n, p in told.items()} if isinstance(told, Mapping) else {}
@@ -77,6 +79,7 @@ class PolicySet:
             MappingProxyType(dict(profiles)),
             MappingProxyType(dict(lanes.workspaces)),
             MappingProxyType({str(channel): rate for channel, rate in lanes.rates.items()}),
+            MappingProxyType({str(store): gate for store, gate in lanes.gates.items()}),
         )
 
     def profile_for(self, facts: CampaignFacts) -> Profile:

@@ -252,6 +252,19 @@ _event(
 )
 
 _event(
+    "gate.changed",
+    "The limit of a store's bulk work changed, for the reason given; without a limit the gate is open.",
+    "service reason",
+    measures={
+        "limit": "operations at a time",
+        "before": "operations at a time",
+        "used": "operations at a time",
+        "p50": "seconds",
+        "p95": "seconds",
+    },
+)
+_event("gate.held", "A person set the limit of a store's bulk work, or ended such a setting.", "service reason")
+_event(
     "policy.swapped", "A complete valid set of policies is in force.", "policy path", measures={"profiles": "profiles"}
 )
 _event(

@@ -52,6 +52,13 @@ AHEAD: Final = 0.5
 FEWEST: Final = 4
 """Fewest deliveries of a window, however slow the provider is."""
 
+DELIVERY_SECONDS: Final = 0.0001
+"""MongoDB's seconds for the marking and settling of one delivery (`docs/performance.md`), for the size of a window
+while the gate limits."""
+
+READ_SECONDS: Final = 0.00002
+"""The same for reading a delivery and its user."""
+
 LONGEST: Final = 5.0
 """Seconds after which a batch ends at the next window; as long as a turn."""
 
@@ -136,7 +143,7 @@ class SliceDeliverer:
         if self._brake_of(entry.record).engaged and self._judge_if_due(entry.record):
             return Progress(None, Counter())  # as above
         began = self._clock.monotonic()
-        page = read_size(self._pace)
+        page = self._worker.gate.size(read_size(self._pace), READ_SECONDS)
         deliveries = self._outgoing(prefix, after, until, page)
         while self._recovering.run(entry, deliveries):
             deliveries = self._outgoing(prefix, after, until, page)  # deliveries that were queued again can be sent now
@@ -196,9 +203,10 @@ class SliceDeliverer:
         return done
 
     def _most(self, entry: Entry) -> int:
-        return self._campaign_cache.profile(entry.record).window_of(
+        most = self._campaign_cache.profile(entry.record).window_of(
             "email", at_most_once=entry.loaded.file.at_most_once
         )
+        return self._worker.gate.size(most, DELIVERY_SECONDS)
 
     def close(self) -> None:
         """Wait for outstanding answers, abort the attempts that take too long, and write all outcomes.

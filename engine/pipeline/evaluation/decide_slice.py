@@ -130,7 +130,8 @@ class SliceDecider:
         if campaign.queries:
             query += " slow"  # tuned apart: batches that read events take longer
         pace = (campaign.uid, query)
-        size = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
+        tuned = self._tuner.choose(query, profile.batch.candidates, self._pace.get(pace))
+        size = self._worker.gate.size(tuned, self._pace.get(pace))
         first = rest(slice_)
         if slice_.kind is SliceKind.CANDIDATES:
             cursor, counts = self._enroller.batch(hold, entry, campaign, profile, first, size)
@@ -138,7 +139,8 @@ class SliceDecider:
             cursor, counts = self._evaluate_batch(hold, entry, campaign, profile, size)
         took = timedelta(seconds=self._clock.monotonic() - began)
         self._campaign_health.batch(entry.record, profile, counts["users"], took, query)
-        self._tuner.measured(query, size, counts["users"], took)
+        if size == tuned:
+            self._tuner.measured(query, size, counts["users"], took)
         self._pace[pace] = blended(self._pace.get(pace), counts["users"], took)
         self._handing_over.chosen(hold, first, cursor, counts["chosen"])
         if counts["chosen"]:

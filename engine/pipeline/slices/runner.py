@@ -23,6 +23,7 @@ from engine.failpoints import passage
 from engine.failure_text import is_about_data, reason_of
 from engine.pipeline.campaigns.compiled_cache import Entry
 from engine.pipeline.campaigns.event_labels import slice_labels
+from engine.pipeline.gate.bulk_gate import BulkGate
 from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.user_cache import CachedRows
 from engine.pipeline.ports.work import Poison, SliceStore
@@ -35,6 +36,9 @@ fraction of every lane's time limit, so that the limit never interrupts a health
 
 MARGIN: Final = 0.2
 """Share of a lease that the holder leaves unused, for clock differences and a slow round trip."""
+
+SHUT: Final = timedelta(seconds=2)
+"""How long a slice rests that was released because a person has closed the gate."""
 
 
 class LeaseLost(EngineError):
@@ -88,7 +92,8 @@ class SliceWorker:
 
     `stop` says between batches whether this process is shutting down. `outages` are the exceptions of a store that does
     not answer; they do not count against a slice. `name_of` returns the campaign name of a uid. A batch may take only
-    milliseconds, so the worker asks the guard and writes the cursor at most once per `pace`.
+    milliseconds, so the worker asks the guard and writes the cursor at most once per `pace`. The store calls of a batch
+    pass `gate`; while it is closed, slices are released and rest for `SHUT`.
     """
 
     def __init__(
@@ -103,7 +108,9 @@ class SliceWorker:
         stop: Callable[[], bool],
         outages: tuple[type[BaseException], ...],
         name_of: Callable[[str], str],
+        gate: BulkGate,
     ) -> None:
+        self.gate = gate
         self._slices = slices
         self._poison = poison
         self._clock = clock
@@ -133,7 +140,7 @@ class SliceWorker:
         if hold is None:
             return None
         try:
-            with working_on(hold.slice.campaign, self._name_of(hold.slice.campaign)):
+            with working_on(hold.slice.campaign, self._name_of(hold.slice.campaign), self.gate):
                 return self._batches(hold, guard, batch)
         except LeaseLost:
             emit("slice.released", **self._labels(hold.slice), reason="lease_lost")
@@ -168,10 +175,12 @@ class SliceWorker:
             if over and hold.ahead:
                 self._checkpoint(hold)
             reason = "stopping" if self._stop() else guard(hold.slice) if over else None
+            if reason is None and self.gate.closed:
+                reason = "gate_closed"
             if reason is None and hold.worked and self._clock.monotonic() >= hold.over_at:
                 reason = "turn_over"
             if reason is not None:
-                self._give_back(hold)
+                self._give_back(hold, after=SHUT if reason == "gate_closed" else None)
                 emit("slice.released", **self._labels(hold.slice), reason=reason)
                 return None
             if over:
@@ -203,7 +212,7 @@ class SliceWorker:
         self._wakeup.ring()
         return replace(hold.slice, state=SliceState.DONE, results=dict(hold.counts))
 
-    def _give_back(self, hold: Hold, *, broken: bool = False) -> None:
+    def _give_back(self, hold: Hold, *, broken: bool = False, after: timedelta | None = None) -> None:
         slice_ = hold.slice
         try:
             if hold.ahead:
@@ -211,7 +220,7 @@ class SliceWorker:
             self._slices.release(
                 slice_.id,
                 hold.token,
-                after=None,
+                after=after,
                 suspect=slice_.suspect,
                 deaths=slice_.deaths,
                 errors=slice_.errors,

@@ -105,7 +105,7 @@ def test_check_of_a_mended_file_works_while_saved_files_are_broken(desk: Desk) -
 
 def test_show_writes_out_every_default(desk: Desk) -> None:
     assert desk.json("show", "default")["content"]["slice_users"] == 20_000
-    assert set(desk.json("show")["content"]) == {"lanes", "fleets", "profiles", "workspaces", "rates"}
+    assert set(desk.json("show")["content"]) == {"lanes", "fleets", "profiles", "workspaces", "rates", "gates"}
     result = desk.run("show")
     assert result.exit_code == 0
     assert "suspect" in result.stdout

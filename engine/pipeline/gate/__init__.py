@@ -1,0 +1,1 @@
+"""The gate: bulk work gives way to a store's other users."""
