@@ -132,13 +132,15 @@ def _lines(installation: Installation) -> Iterator[str]:
         yield from file.read_text(encoding="utf-8").splitlines()
 
 
+_HEAD: Final = (
+    "| gate | users | mails/s | of the ungated rate | p50, p95, p99 of the company's users beside an equal load of the "
+    "processors (ms) | during the campaign (ms) | p99, times | missing, doubled |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
 def gate(users: int, rounds: int) -> str:
     """Return the table: medians of launches with the gate and without."""
-    rows = [
-        "| gate | users | mails/s | of the ungated rate | p50, p95, p99 of the company's users beside an equal load of "
-        "the processors (ms) | during the campaign (ms) | p99, times | missing, doubled |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
+    rows = [_HEAD]
     tried = {gated: [launched(users, gated=gated) for _ in range(rounds)] for gated in (False, True)}
     print(*tried[False], *tried[True], sep="\n", file=sys.stderr, flush=True)
     full = statistics.median(one.mails for one in tried[False])
@@ -154,6 +156,5 @@ def gate(users: int, rounds: int) -> str:
 
 
 def _three(noticed: Sequence[Noticed]) -> str:
-    return ", ".join(
-        f"{statistics.median(getattr(one, name) for one in noticed):.1f}" for name in ("p50", "p95", "p99")
-    )
+    medians = [statistics.median(getattr(one, name) for one in noticed) for name in ("p50", "p95", "p99")]
+    return ", ".join(f"{one:.1f}" for one in medians)
