@@ -91,10 +91,14 @@ class Installation:
     """One folder; `port` is the sink's."""
 
     def __init__(
-        self, folder: Path, port: int, *, elastic: bool = True, processes: int = 1, failpoints: str = ""
+        self, folder: Path, port: int, *, elastic: bool = True, processes: int = 1, failpoints: str = "", by: str = "up"
     ) -> None:
-        """Write the folder; start nothing yet. `failpoints` are those of `tidegate up` (`engine.failpoints`)."""
+        """Write the folder; start nothing yet.
+
+        `by` is the command that runs it, `up` or `run`, and `failpoints` are its own (`engine.failpoints`).
+        """
         self.folder = folder
+        self._by = by
         self._failpoints = failpoints
         self._tidegate = str(Path(sys.executable).with_name("tidegate"))
         self._env = {**os.environ, **({} if elastic else without_java(folder.with_name(f"{folder.name}-no-java")))}
@@ -143,11 +147,11 @@ class Installation:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run `tidegate up` during the block, which begins when everything answers."""
+        """Run `tidegate up` (or `run`) during the block, which begins when everything answers."""
         with (self.folder / "up.log").open("wb") as log:
             env = {**self._env, "TIDEGATE_FAILPOINTS": self._failpoints}
             self._up = subprocess.Popen(
-                [self._tidegate, "up"], cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
+                [self._tidegate, self._by], cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
             )
         try:
             self._wait_until_ready()
@@ -171,7 +175,7 @@ class Installation:
                     return
             if time.monotonic() > deadline or (self._up is not None and self._up.poll() is not None):
                 raise CommandFailed(
-                    f"tidegate up is not ready after {_READY:.0f} s, see {self.folder}/up.log: {output}"
+                    f"tidegate {self._by} is not ready after {_READY:.0f} s, see {self.folder}/up.log: {output}"
                 )
             time.sleep(1)
 

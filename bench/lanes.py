@@ -12,9 +12,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from bench import report
@@ -23,6 +22,8 @@ from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
 from bench.lanes_gate import gate
+from bench.lanes_waits import beside, flood
+from bench.log_events import log_events
 from bench.measure import machine
 from bench.sink_process import Sink
 from bench.termination import end_on_term
@@ -66,17 +67,6 @@ class Braked:
     reason: str
     missing: int
     doubled: int
-
-
-def log_events(installation: Installation, *names: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
-    """Yield the log lines of some events: name, time (seconds since the epoch), and the line."""
-    for file in sorted((installation.folder / "var/logs").glob("*.ndjson")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if any(name in line for name in names):
-                told = json.loads(line)
-                if told["event"]["action"] in names:
-                    at = datetime.fromisoformat(told["@timestamp"]).timestamp()
-                    yield told["event"]["action"], at, told
 
 
 def braked(users: int, *, then: str) -> Braked:
@@ -295,7 +285,14 @@ def _shares(_: int, rounds: int) -> str:
     return "\n".join(rows)
 
 
-_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate, "shares": _shares, "gate": gate}
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {
+    "brake": _brake,
+    "rate": _rate,
+    "shares": _shares,
+    "gate": gate,
+    "flood": flood,
+    "beside": beside,
+}
 
 GOALS: Final = {
     "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
@@ -306,6 +303,10 @@ GOALS: Final = {
     "5 % of the weights while all have work.",
     "gate": "**P5**: the p99 of 200 operations a second of the company's own users on the same MongoDB is at most 1.3 "
     "times that beside an equal load of the processors, while the campaign keeps at least 30 % of its ungated rate.",
+    "flood": "**P4**: the waits of at least 1,000 slices of quick campaigns during a flood of 500 slices that wait "
+    "200 ms each: p99 at most 1.2 times that before or 50 ms more, and at most 500 ms; one queue at least 50 times.",
+    "beside": "**P4b**: 50 small campaigns while one to a million goes out in the same lane: p95 within 1.2 times of "
+    "the fair share.",
 }
 
 

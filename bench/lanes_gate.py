@@ -16,6 +16,7 @@ from typing import Final
 
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
+from bench.log_events import log_events
 from bench.sink_process import Sink
 from engine.decisions.slow_and_failing import percentile
 
@@ -110,7 +111,7 @@ def launched(users: int, *, gated: bool) -> Campaign:
             while server.now()["recipients"] < users and time.monotonic() - began < _PATIENCE:
                 time.sleep(0.25)
             took = time.monotonic() - began
-        limits = sum("gate.changed" in line for line in _lines(installation))
+        limits = sum(1 for _ in log_events(installation, "gate.changed"))
         counts = server.now()
         return Campaign(
             before=before[0],
@@ -125,11 +126,6 @@ def launched(users: int, *, gated: bool) -> Campaign:
 def _pinned(installation: Installation, server: Sink) -> None:
     installation.pin(lambda kind: MONGOD_CORE if kind == "mongod" else OTHER_CORE)
     os.sched_setaffinity(server.pid, {OTHER_CORE})
-
-
-def _lines(installation: Installation) -> Iterator[str]:
-    for file in sorted((installation.folder / "var/logs").glob("*.ndjson")):
-        yield from file.read_text(encoding="utf-8").splitlines()
 
 
 _HEAD: Final = (

@@ -2,9 +2,10 @@
 
 `TIDEGATE_FAILPOINTS="deliver.marked=kill@2,enter.inserted=raise"` kills the process (SIGKILL) at the second passage of
 one point and raises at the first passage of the other. `stop` stops the process (SIGSTOP) until somebody continues it.
-`hang` blocks the thread until it is interrupted, for example by a time limit; `wait200` delays it by 200 ms. `@*` means
-every passage. A trailing `~TEXT` counts only passages whose keys contain that text: `slice.decided=kill@*~/hh-7` kills
-every process that decides about hh-7. Without the variable a passage costs one check of an empty dict.
+`hang` blocks the thread until it is interrupted, for example by a time limit; `wait200` delays it by 200 ms, and
+`spin200` keeps the processor busy for that long. `@*` means every passage. A trailing `~TEXT` counts only passages
+whose keys contain that text: `slice.decided=kill@*~/hh-7` kills every process that decides about hh-7. Without the
+variable a passage costs one check of an empty dict.
 `docs/failure-modes.md` lists the points by name.
 """
 
@@ -51,7 +52,7 @@ POINTS: Final = frozenset(
 
 ACTIONS: Final = ("kill", "raise", "stop", "hang")
 
-_WAIT: Final = re.compile(r"wait\d{1,5}")
+_LASTS: Final = re.compile(r"(?:wait|spin)\d{1,5}")
 
 LONGEST_HANG: Final = 300.0
 """Seconds after which a hanging thread continues anyway: far longer than any test waits."""
@@ -77,9 +78,9 @@ def _read(text: str) -> dict[str, list[_Planned]]:
         name, _, rest = part.partition("=")
         rest, _, about = rest.partition("~")
         action, _, at = rest.partition("@")
-        known = action in ACTIONS or _WAIT.fullmatch(action)
+        known = action in ACTIONS or _LASTS.fullmatch(action)
         if name not in POINTS or not known or not (at in ("", "*") or at.isdecimal()):
-            actions = "|".join((*ACTIONS, "waitMILLISECONDS"))
+            actions = "|".join((*ACTIONS, "waitMILLISECONDS", "spinMILLISECONDS"))
             raise ValueError(f"TIDEGATE_FAILPOINTS: {part!r} is not POINT={actions}[@passage|@*][~text]")
         planned.setdefault(name, []).append(_Planned(action, None if at == "*" else int(at or 1), about))
     return planned
@@ -105,7 +106,7 @@ def done() -> frozenset[str]:
 def passage(name: str, about: Iterable[str] = ()) -> None:
     """Pass the point `name`, which concerns the keys in `about`.
 
-    Kill or stop the process, hang, wait, or raise `Failpoint`, if a test requested it.
+    Kill or stop the process, hang, wait, spin, or raise `Failpoint`, if a test requested it.
     """
     if not _planned or name not in _planned:
         return
@@ -123,6 +124,10 @@ def _act(name: str, action: str) -> None:
         raise Failpoint(name)
     if action.startswith("wait"):
         time.sleep(int(action.removeprefix("wait")) / 1000)
+    elif action.startswith("spin"):
+        spent = time.thread_time() + int(action.removeprefix("spin")) / 1000
+        while time.thread_time() < spent:
+            pass
     elif action == "hang":
         until = time.monotonic() + LONGEST_HANG
         while time.monotonic() < until:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def test_a_failpoint_can_fire_at_every_passage() -> None:
     for _ in range(3):
         with pytest.raises(Failpoint):
             passage("slice.closed")
+
+
+def test_a_failpoint_can_keep_the_processor_busy() -> None:
+    arm("slice.decided=spin20@*")
+    before = time.thread_time()
+    passage("slice.decided")
+    assert time.thread_time() - before >= 0.02
 
 
 def test_a_failpoint_can_delay_some_passages_and_another_of_its_actions_others() -> None:
