@@ -256,7 +256,14 @@ class Workers(Runtime):
             stop=self.stopping,
             outages=self.stores.OUTAGES,
             name_of=self.campaign_cache.name,
+            time_left=lambda: self.hooks.time_left(),
         )
+
+    @property
+    def slice_worker(self) -> SliceWorker | None:
+        """What runs slices in this process; None before the first one."""
+        worker: SliceWorker | None = self.__dict__.get("worker")
+        return worker
 
     @cached_property
     def slice_decider(self) -> SliceDecider:

@@ -138,9 +138,10 @@ class Slice:
     `cursor` is the last user suffix (`h/u`) whose work is done; in slices that read enrolments it is the last enrolment
     (`h/u/entry`). It is written only after that work. `attempt` counts claims, and `errors` counts claims that raised.
     `deaths` counts claims that ended without a checkpoint while the slice was a suspect (one that may have killed a
-    worker). `token` names the lease of the current claim. Only slices of candidates have an access path (`path`) and
-    `after`, the `as_of` of the previous pass. `of` is the number of slices of the run if the run cuts the whole hash
-    space, otherwise None.
+    worker). `overruns` counts claims that exceeded the lane's time limit. `slow` is True if this slice, or the slice
+    that it is a half of, exceeded one: it decides in the slow lane. `token` names the lease of the current claim. Only
+    slices of candidates have an access path (`path`) and `after`, the `as_of` of the previous pass. `of` is the number
+    of slices of the run if the run cuts the whole hash space, otherwise None.
     """
 
     id: str
@@ -162,6 +163,8 @@ class Slice:
     after: Instant | None = None
     path: AccessPath | None = None
     of: int | None = None
+    overruns: int = 0
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class Waiting:
 
     `broken_for` is the time (ms) since a death or an exception broke off a batch of the slice, if no holder has reached
     a checkpoint since. `failure` is the exception raised since then. `worked` is the time (ms) that workers have held
-    it, the current claim included.
+    it, the current claim included. `overruns` and `slow` are those of the slice.
     """
 
     id: str
@@ -186,6 +189,8 @@ class Waiting:
     broken_for: int | None = None
     failure: Failure | None = None
     worked: int = 0
+    overruns: int = 0
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

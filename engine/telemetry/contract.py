@@ -124,7 +124,7 @@ _event(
 )
 _event(
     "slice.split",
-    "A suspect slice was split into halves.",
+    "A suspect slice, or one that exceeded its time limit, was split into halves.",
     f"{_SLICE} reason",
     level="warning",
     outcome="failure",
