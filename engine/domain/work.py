@@ -94,7 +94,8 @@ class Run:
     `after` is the `as_of` of the previous pass if the run looks only for users whom time has let in since then (None:
     the whole audience). `path` is the access path that somebody requested, or that planning chose. `evaluation` is the
     campaign's `evaluation_wanted` at the run's creation: once the run is completely decided, it has carried out that
-    evaluation for the users it reads. `failure` says why the run could not be planned or closed.
+    evaluation for the users it reads. `failure` says why the run could not be planned or closed. `takes_over` is
+    True for a pass that covers the dropped slices of an earlier one.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Run:
     path: AccessPath | None = None
     evaluation: int = 0
     failure: Failure | None = None
+    takes_over: bool = False
 
     @property
     def evaluates_all(self) -> bool:

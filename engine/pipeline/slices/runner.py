@@ -161,7 +161,7 @@ class SliceWorker:
             if not hold.overran or isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
         finally:
-            del self._holds[get_ident()]
+            self._holds.pop(get_ident(), None)
         return None
 
     def trusts_until(self, thread: int) -> float | None:

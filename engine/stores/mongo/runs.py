@@ -52,6 +52,7 @@ class Runs:
                 "after": run.after,
                 "path": run.path and run.path.value,
                 "evaluation": run.evaluation or None,
+                "takes_over": run.takes_over or None,
                 "open": True,
             }
         )
@@ -174,6 +175,7 @@ def _run(raw: Document) -> Run:
         AccessPath(raw["path"]) if "path" in raw else None,
         raw.get("evaluation", 0),
         Failure(**raw["failure"]) if "failure" in raw else None,
+        raw.get("takes_over", False),
     )
 
 
