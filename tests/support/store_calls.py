@@ -151,6 +151,7 @@ CALLS: Mapping[str, Call] = {
     ),
     "campaigns.accept_fewer": Call(lambda s: s.accept_fewer("c1", Ends(0, 5))),
     "campaigns.measured": Call(lambda s: s.measured("c1", [0.001, 0.002], 10)),
+    "campaigns.batch_times": Call(lambda s: s.batch_times("c1")),
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", True, SLOW), s.set_slowed("c1", False, SLOW))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.failures": Call(lambda s: s.failures(PREFIX)),
