@@ -95,7 +95,8 @@ class Run:
     the whole audience). `path` is the access path that somebody requested, or that planning chose. `evaluation` is the
     campaign's `evaluation_wanted` at the run's creation: once the run is completely decided, it has carried out that
     evaluation for the users it reads. `failure` says why the run could not be planned or closed. `takes_over` is
-    True for a pass that covers the dropped slices of an earlier one.
+    True for a pass that covers the dropped slices of an earlier one. `inactivity` (ms) and `policy` are the campaign's
+    inactivity window and the version of the policies in force at the run's creation.
     """
 
     id: str
@@ -109,6 +110,8 @@ class Run:
     evaluation: int = 0
     failure: Failure | None = None
     takes_over: bool = False
+    inactivity: int | None = None
+    policy: str | None = None
 
     @property
     def evaluates_all(self) -> bool:
@@ -131,6 +134,27 @@ class RunSummary:
     plan: Mapping[str, object]
     results: Mapping[str, int]
     took: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowCost:
+    """The cost of the decided runs of one campaign under one inactivity window, without launches and resumes.
+
+    `since` is the `as_of` of the first of these runs and `policy` the version of the policies at the last. They
+    evaluated `evaluated` users and chose `chosen` messages, including those of the holdout.
+    """
+
+    inactivity: timedelta
+    policy: str
+    since: Instant
+    runs: int
+    evaluated: int
+    chosen: int
+
+    @property
+    def each(self) -> float | None:
+        """Return users evaluated per message; None if no message was chosen."""
+        return self.evaluated / self.chosen if self.chosen else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -287,6 +287,7 @@ CALLS: Mapping[str, Call] = {
     "runs.of_campaign": by("campaign")(lambda s: s.of_campaign("c1", 10)),
     "runs.launch_decided": by("campaign")(lambda s: s.launch_decided("c1")),
     "runs.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
+    "runs.costs_by_window": by("campaign")(lambda s: s.costs_by_window(["c1", "c2"])),
     "runs.results_of": by("campaign")(lambda s: s.results_of(["c1", "c2"])),
     "slices.add": Call(lambda s: s.add([replace(PIECE, id="new")])),
     "slices.get": Call(lambda s: s.get(PIECE.id)),

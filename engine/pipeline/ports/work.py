@@ -9,7 +9,7 @@ from typing import Protocol
 from engine.clock import Instant
 from engine.decisions.access_path_cost import Rates
 from engine.domain.lifecycle import RunState, SliceState
-from engine.domain.work import AccessPath, Expired, Run, RunKind, RunSummary, Slice, SliceKind, Waiting
+from engine.domain.work import AccessPath, Expired, Run, RunKind, RunSummary, Slice, SliceKind, Waiting, WindowCost
 
 
 class SliceStore(Protocol):
@@ -66,6 +66,7 @@ class RunStore(Protocol):
     def count(self, campaign: str, kind: RunKind, as_of: Instant) -> int: ...
     def count_all(self) -> int: ...
     def of_campaign(self, campaign: str, limit: int) -> list[RunSummary]: ...
+    def costs_by_window(self, campaigns: Sequence[str]) -> Mapping[str, Sequence[WindowCost]]: ...
     def launch_decided(self, campaign: str) -> bool: ...
 
 

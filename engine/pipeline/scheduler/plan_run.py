@@ -101,6 +101,8 @@ class RunPlanner:
             path=path,
             evaluation=record.evaluation_wanted,
             takes_over=takes_over,
+            inactivity=millis(self._campaign_cache.profile(record).inactivity),
+            policy=self._campaign_cache.policies.version,
         )
         if self._runs.add(run):
             passage("run.started")
