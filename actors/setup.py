@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from dramatiq import MessageProxy, set_broker
@@ -10,7 +11,8 @@ from dramatiq.common import q_name
 from actors.broker.broker import HardenedBroker, build_broker
 from actors.fleet import follow_policies
 from actors.messenger import BrokerMessenger
-from actors.middleware import LogContext, Reroute, default_middleware, stop_requested
+from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested, time_left
+from actors.middleware.time_limit import FACTOR, INTERVAL_SECONDS
 from actors.registry import declare
 from actors.tasks import (
     decide_slice,
@@ -36,10 +38,13 @@ ACTORS: Final = (deliver_slice, finish_run, index_users, recheck_users, purge_en
 """The modules of all actors; importing one registers its actor."""
 
 
-def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
+def broker_for(
+    app: App, *, namespace: str | None = None, factor: float = FACTOR, interval: float = INTERVAL_SECONDS
+) -> HardenedBroker:
     """Build the hardened broker of `app` and set it as Dramatiq's global broker.
 
-    It declares every lane of the policies and every actor.
+    It declares every lane of the policies and every actor. A thread that exceeds its time limit by `factor` is
+    interrupted; the check runs every `interval` seconds.
     """
     url = app.settings.services.broker_url
     if url is None:
@@ -50,14 +55,31 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
             reroute=Reroute(lambda message: _lane_of(app, message), lane_options=lambda lane: _limit(app, lane)),
+            time_limit=TimeLimitBackstop(factor=factor, interval=interval, holds=_Holds(app)),
         ),
         namespace=namespace or f"tidegate:{app.settings.services.mongo_database}",
     )
     set_broker(broker)
     app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
     app.hooks.stop = stop_requested
+    app.hooks.time_left = time_left
     app.hooks.swapped.append(lambda new: follow_policies(broker, new.lanes, new.fleets))
     return broker
+
+
+class _Holds:
+    """The deciding slices that the threads of this process hold; none before the first one is claimed."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def trusts_until(self, thread: int) -> float | None:
+        worker = self._app.slice_worker
+        return None if worker is None else worker.trusts_until(thread)
+
+    def overrunning(self, thread: int) -> Callable[[], None] | None:
+        worker = self._app.slice_worker
+        return None if worker is None else worker.overrunning(thread)
 
 
 def _lane_of(app: App, message: MessageProxy) -> str | None:
@@ -69,7 +91,7 @@ def _lane_of(app: App, message: MessageProxy) -> str | None:
     if slice_ is None or record is None:
         return None
     kind = LaneKind.DELIVER if slice_.kind is SliceKind.DELIVER else LaneKind.DECIDE
-    lane = route(app.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)
+    lane = route(app.policies, routing_facts(record, slow=slice_.slow), suspect=slice_.suspect, kind=kind)
     if lane != q_name(message.queue_name):
         emit(
             "slice.moved",

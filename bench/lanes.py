@@ -22,6 +22,7 @@ from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
 from bench.lanes_gate import gate
+from bench.lanes_slow import slow_campaign
 from bench.lanes_waits import beside, flood
 from bench.log_events import log_events
 from bench.measure import machine
@@ -292,6 +293,7 @@ _RUN: Final[dict[str, Callable[[int, int], str]]] = {
     "gate": gate,
     "flood": flood,
     "beside": beside,
+    "slow": slow_campaign,
 }
 
 GOALS: Final = {
@@ -307,6 +309,7 @@ GOALS: Final = {
     "200 ms each: p99 at most 1.2 times that before or 50 ms more, and at most 500 ms; one queue at least 50 times.",
     "beside": "**P4b**: 50 small campaigns while one to a million goes out in the same lane: p95 within 1.2 times of "
     "the fair share.",
+    "slow": "**P13**: a campaign turns slow (200 ms more a batch): waits on the fast lane are normal within 10 s.",
 }
 
 

@@ -2,8 +2,9 @@
 
 An asynchronous exception cannot break a socket call, and one that arrives a moment late ends a worker thread for good.
 So it is the last resort: the drivers have timeouts, and the actor calls `time_left()` between batches. Only a thread
-that has used `factor` times its limit is interrupted. A thread that survives the interrupt is `overdue`, and the
-watchdog ends its process.
+that has used `factor` times its limit, or whose deciding slice is no longer safe under its lease, is interrupted; its
+slice is released at the same time. A thread that survives the interrupt is `overdue`, and the watchdog ends its
+process.
 """
 
 # ruff: noqa: ARG002 - the signatures of the hooks are Dramatiq's
@@ -13,9 +14,10 @@ import ctypes
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from dramatiq import Broker, MessageProxy, Worker
 from dramatiq.middleware import Interrupt, Middleware, TimeLimitExceeded, raise_thread_exception
@@ -39,14 +41,33 @@ class _Running:
     interrupted_at: float | None = None
 
 
+class Holds(Protocol):
+    """The deciding slices that threads hold (`engine.pipeline.slices.runner.SliceWorker`)."""
+
+    def trusts_until(self, thread: int) -> float | None:
+        """Return until when (monotonic seconds) a thread's slice is under its lease; None if it holds none."""
+
+    def overrunning(self, thread: int) -> Callable[[], None] | None:
+        """Return how to release the slice of a thread whose time is over; None if it holds none."""
+
+
 class TimeLimitBackstop(Middleware):
     """Raises `TimeLimitExceeded` in a thread whose message has used `factor` times its `time_limit` (ms).
 
     Its timer starts with the first worker or with `process_boot`, whichever comes first: a `Worker` that is started by
-    hand emits no `process_boot`. Put it at the end of the middleware, nearest to the actor.
+    hand emits no `process_boot`. Put it at the end of the middleware, nearest to the actor. `holds` names the slices of
+    the threads: their leases limit the time too, and an interrupted thread's slice is released.
     """
 
-    def __init__(self, *, limit: timedelta = LIMIT, factor: float = FACTOR, interval: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        limit: timedelta = LIMIT,
+        factor: float = FACTOR,
+        interval: float = INTERVAL_SECONDS,
+        holds: Holds | None = None,
+    ) -> None:
+        self.holds = holds
         self.limit = limit
         self.factor = factor
         self.interval = interval
@@ -116,13 +137,31 @@ class TimeLimitBackstop(Middleware):
         pause = threading.Event()
         while not pause.wait(self.interval):
             now = time.monotonic()
+            releases: list[Callable[[], None]] = []
             # Interrupt under the lock: a thread that took the lock to forget itself is never interrupted afterwards.
             with self._lock:
                 for thread, running in self._running.items():
-                    if running.interrupted_at is None and now >= running.deadline:
+                    if running.interrupted_at is None and now >= self._ends(thread, running):
                         running.interrupted_at = now
+                        release = None if self.holds is None else self.holds.overrunning(thread)
+                        if release is not None:
+                            releases.append(release)
                         _log.warning("Actor %s is far over its time limit: interrupting it.", running.name)
                         raise_thread_exception(thread, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's
+            for release in releases:
+                self._release(release)
+
+    def _ends(self, thread: int, running: _Running) -> float:
+        """Return when (monotonic seconds) to interrupt a thread: at its deadline, or when its lease is over."""
+        trusted = None if self.holds is None else self.holds.trusts_until(thread)
+        return running.deadline if trusted is None else min(running.deadline, trusted)
+
+    @staticmethod
+    def _release(release: Callable[[], None]) -> None:
+        try:
+            release()
+        except Exception:  # noqa: BLE001 - the timer must go on for the other threads; the lease runs out by itself
+            _log.warning("Could not release a slice that exceeded its time limit.", exc_info=True)
 
 
 def time_left() -> float | None:

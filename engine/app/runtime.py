@@ -40,12 +40,14 @@ COMMAND: Final = "command"
 class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `threads` is the number of threads of this process that may deliver.
+    `threads` is the number of threads of this process that may deliver. `time_left` returns the seconds that the time
+    limit of its lane leaves the calling thread (None: no limit).
     """
 
     process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
+    time_left: Callable[[], float | None] = lambda: None
     threads: int = 1
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 

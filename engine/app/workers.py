@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.pipeline.scheduler.completion import RunCompletion
     from engine.pipeline.scheduler.conversion_window import ConversionDeadlines
     from engine.pipeline.scheduler.dispatch import Dispatcher
+    from engine.pipeline.scheduler.drop_run import RunDropper
     from engine.pipeline.scheduler.expired_leases import ExpiredLeases
     from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
     from engine.pipeline.scheduler.plan_run import RunPlanner
@@ -257,7 +258,14 @@ class Workers(Runtime):
             outages=self.stores.OUTAGES,
             name_of=self.campaign_cache.name,
             gate=self.bulk_gate,
+            time_left=lambda: self.hooks.time_left(),
         )
+
+    @property
+    def slice_worker(self) -> SliceWorker | None:
+        """What runs slices in this process; None before the first one."""
+        worker: SliceWorker | None = self.__dict__.get("worker")
+        return worker
 
     @cached_property
     def slice_decider(self) -> SliceDecider:
@@ -392,6 +400,7 @@ class Workers(Runtime):
                 enrolments=s.enrolments,
                 campaign_cache=self.campaign_cache,
                 run_planner=self.run_planner,
+                run_dropper=self.run_dropper,
                 live_campaigns=self.live_campaigns,
                 probe=self.access_paths.probe,
                 obstacles=self.obstacles,
@@ -409,9 +418,14 @@ class Workers(Runtime):
         """Plans the evaluations that commands require."""
         from engine.pipeline.scheduler.owed_evaluations import OwedEvaluations
 
-        return OwedEvaluations(
-            self.live_campaigns, self.stores.runs, self.stores.slices, self.run_planner, self.run_completion
-        )
+        return OwedEvaluations(self.live_campaigns, self.run_planner, self.run_dropper)
+
+    @cached_property
+    def run_dropper(self) -> RunDropper:
+        """Drops runs whose users another run evaluates."""
+        from engine.pipeline.scheduler.drop_run import RunDropper
+
+        return RunDropper(self.stores.runs, self.stores.slices, self.run_completion)
 
     @cached_property
     def live_campaigns(self) -> LiveCampaigns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engine.decisions.access_path_cost import Capacity, Estimate
     from engine.domain.campaign import CampaignRecord
     from engine.domain.counts import Arm, CampaignCounts
-    from engine.domain.work import RunSummary
+    from engine.domain.work import RunSummary, WindowCost
     from engine.pipeline.insight.campaign_report import Conversions, Report
     from engine.pipeline.insight.plan_and_report import Plan
 
@@ -151,6 +151,7 @@ def report_document(report: Report, user_shown: Callable[[str], str] = str) -> d
             }
             for failure in report.failures
         ],
+        "inactivity_windows": windows_document(report.windows),
         "runs": [
             {
                 "run": run.id,
@@ -162,6 +163,38 @@ def report_document(report: Report, user_shown: Callable[[str], str] = str) -> d
             for run in report.runs
         ],
     }
+
+
+def windows_document(windows: Sequence[WindowCost]) -> list[dict[str, Any]]:
+    """Return the cost under each inactivity window, the latest last."""
+    return [
+        {
+            "inactivity": format_duration(cost.inactivity),
+            "since": format_instant(cost.since),
+            "policy": cost.policy,
+            "runs": cost.runs,
+            "looked_at": cost.evaluated,
+            "messages": cost.chosen,
+            "looked_at_per_message": cost.each,
+        }
+        for cost in windows
+    ]
+
+
+def window_rows(windows: Sequence[WindowCost]) -> list[tuple[object, ...]]:
+    """Return the same as rows for people."""
+    return [
+        (
+            format_duration(cost.inactivity),
+            format_instant(cost.since),
+            cost.policy,
+            f"{cost.runs:,}",
+            f"{cost.evaluated:,}",
+            f"{cost.chosen:,}",
+            "-" if cost.each is None else f"{cost.each:,.1f}",
+        )
+        for cost in windows
+    ]
 
 
 def _conversions_document(converted: Conversions, counts: CampaignCounts) -> dict[str, Any]:
@@ -254,6 +287,9 @@ def show_report(report: Report, user_shown: Callable[[str], str] = str) -> None:
     planned = run_rows(report)
     if planned:
         show_table("runs: estimated / actual", ("run", "as of", "path", "users read", "matches", "seconds"), planned)
+    if report.windows:
+        columns = ("window", "since", "policy", "runs", "users evaluated", "messages", "evaluations a message")
+        show_table("cost by inactivity window (7 days, without launches)", columns, window_rows(report.windows))
     for line in report.messages:
         states = ", ".join(f"{state} {count:,}" for state, count in sorted(line.counts.states.items()))
         note = f" ({line.note})" if line.note else ""

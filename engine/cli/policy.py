@@ -12,6 +12,7 @@ import typer
 
 from engine.cli.context import settings_of
 from engine.cli.helping import Group
+from engine.cli.route_evidence import Known, known_of
 from engine.cli.tables import show as show_table
 from engine.clock import format_instant
 from engine.errors import InvalidSource, NotFound, WrongCall
@@ -54,7 +55,7 @@ def mount(app: typer.Typer, history: History) -> None:
 
     group.command(epilog="Example: tidegate policy check edited/slow.yaml")(check)
     group.command(epilog="Example: tidegate policy show lifecycle")(show)
-    group.command("route", epilog="Example: tidegate policy route campaigns/winback.yaml")(show_route)
+    group.command("route", epilog="Example: tidegate policy route winback")(show_route)
     group.command(epilog="Example: tidegate policy simulate --edited edited/slow.yaml")(simulate)
     app.add_typer(group, name="policy")
 
@@ -117,7 +118,9 @@ def show(
 
 def show_route(
     context: typer.Context,
-    file: Annotated[Path | None, typer.Argument(help="A campaign file; or give the options instead.")] = None,
+    campaign_or_file: Annotated[
+        str, typer.Argument(help="A campaign's name, or its file; or give the options instead.")
+    ] = "",
     workspace: Annotated[str, typer.Option(help="Its workspace.")] = "",
     campaign: Annotated[str, typer.Option(help="Its name.")] = "",
     kind: Annotated[Literal["one_off", "continuous"], typer.Option(help="How users enter.")] = "continuous",
@@ -126,22 +129,27 @@ def show_route(
     slowed: Annotated[bool, typer.Option("--slowed", help="As if it were measured as slow.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show which profile governs a campaign, why, and which lanes its slices use."""
+    """Show which profile governs a campaign, why, and which lanes its slices use.
+
+    With a name, also show the measured speed, as far as MongoDB answers.
+    """
     from engine.decisions.routing import SUSPECT
     from engine.policy.load import load_policies
     from engine.policy.models import CampaignKind, Cost
     from engine.policy.policyset import CampaignFacts
 
     policies = load_policies(_paths(context).policies)
-    if file is not None:
-        facts = _facts(_paths(context), policies, [file])[0]
+    measured: Known | None = None
+    if campaign_or_file:
+        facts, measured = _routed(context, policies, campaign_or_file, workspace or None)
     elif workspace and campaign:
         facts = CampaignFacts(workspace, campaign, CampaignKind(kind), Cost(cost), profile or None, slowed)
     else:
         raise WrongCall("no campaign is given", remedy="give its file, or --workspace and --campaign")
     governed = _governed(policies, facts)
+    evidence = {} if measured is None else {"measured": measured.document()}
     if as_json:
-        typer.echo(json.dumps({**asdict(governed), "cost": facts.cost, "suspect_lane": SUSPECT}))
+        typer.echo(json.dumps({**asdict(governed), "cost": facts.cost, "suspect_lane": SUSPECT, **evidence}))
         return
     rows = [
         ("profile", f"{governed.profile} ({governed.why})"),
@@ -154,6 +162,7 @@ def show_route(
     ]
     rows += [("delivers in", governed.deliver_lane), ("suspects go to", SUSPECT)]
     rows += [("served by", ", ".join(policies.fleet_names(governed.lane)))]
+    rows += [] if measured is None else measured.rows()
     _table((f"{governed.workspace}/{governed.campaign}", ""), rows)
 
 
@@ -185,6 +194,22 @@ def simulate(
         return
     keys = ("lane", "room", "campaign", "profile", "urgency", "share", "in_flight", "deliver_lane", "moved_from")
     _table(keys, [tuple("" if row[key] is None else str(row[key]) for key in keys) for row in document])
+
+
+def _routed(
+    context: typer.Context, policies: PolicySet, name: str, workspace: str | None
+) -> tuple[CampaignFacts, Known | None]:
+    """Return the facts of a campaign file or of a campaign by name; for a name also what MongoDB knows of it."""
+    file, known = Path(name), None
+    if not file.is_file():
+        known = known_of(context, policies, name, workspace)
+        if known.facts is not None:
+            return known.facts, known
+        file = _paths(context).campaigns / f"{name}.yaml"
+    if not file.is_file():
+        remedy = "" if known is None else f"its measurement is unknown: {known.unknown}"
+        raise NotFound(f"there is no campaign and no file {name}", remedy=remedy)
+    return _facts(_paths(context), policies, [file])[0], known
 
 
 def _edited(folder: Path, file: Path | None) -> PolicySet:

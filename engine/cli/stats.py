@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.campaign_output import windows_document
 from engine.cli.context import AsJson, opened, show_json, show_table
 from engine.clock import format_duration, format_instant, parse_duration
 from engine.errors import WrongCall
 
 if TYPE_CHECKING:
+    from engine.domain.work import WindowCost
     from engine.pipeline.insight.statistics import CacheStatistics, CampaignStatistics, QueryStatistics, SizeStatistics
     from engine.stores.user_cache.stats import CacheMemory
 
@@ -132,10 +134,19 @@ def _show_campaigns(ranked: Sequence[CampaignStatistics]) -> None:
             "-" if campaign.each is None else f"{campaign.each:,.1f}",
             format_duration(campaign.window),
             _advice(campaign),
+            before_and_after(campaign.windows),
         )
         for campaign in ranked
     ]
-    columns = ("campaign", "users evaluated", "messages", "evaluations a message", "window", "advised window")
+    columns = (
+        "campaign",
+        "users evaluated",
+        "messages",
+        "evaluations a message",
+        "window",
+        "advised window",
+        "by window",
+    )
     show_table("\ncampaigns by users evaluated per message (decided runs of 7 days, and launches)", columns, rows)
 
 
@@ -143,6 +154,12 @@ def _advice(campaign: CampaignStatistics) -> str:
     if campaign.advice is None:
         return f"too little evidence ({campaign.stretches:,})"
     return f"{format_duration(campaign.advice)} (of {campaign.stretches:,})"
+
+
+def before_and_after(windows: Sequence[WindowCost]) -> str:
+    """Return the evaluations a message under the latest two inactivity windows, e.g. `45d: 9.1, now 30d: 6.4`."""
+    shown = [f"{format_duration(c.inactivity)}: {'-' if c.each is None else f'{c.each:,.1f}'}" for c in windows[-2:]]
+    return ", now ".join(shown)
 
 
 def _query_document(query: QueryStatistics) -> dict[str, Any]:
@@ -169,6 +186,7 @@ def _campaign_document(campaign: CampaignStatistics) -> dict[str, Any]:
         "inactivity": format_duration(campaign.window),
         "inactivity_advised": None if campaign.advice is None else format_duration(campaign.advice),
         "quiet_stretches": campaign.stretches,
+        "inactivity_windows": windows_document(campaign.windows),
     }
 
 

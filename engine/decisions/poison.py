@@ -4,10 +4,14 @@ A claim that died before a checkpoint makes its slice a suspect. Suspects go to 
 a process that dies there died of its own slice. Only deaths there count. After two deaths the slice is halved; a slice
 of one user is buried after three, a lease apart. A crash storm (a bad deploy, a full disk) therefore never ends
 anybody's enrolment.
+
+A slice that exceeds the time limit of its lane is no such death: its worker lives. It is halved too, before the next
+claim; a slice of one user is tried again after a back-off and never buried.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeAlias
@@ -70,6 +74,35 @@ def after_refusal(*, suspect: bool, deaths: int, errors: int) -> Again:
     """
     backoff = min(LONGEST_REST, timedelta(seconds=2 ** min(errors, 10)))
     return Again(suspect=suspect, deaths=deaths, errors=errors + 1, after=backoff)
+
+
+def after_overrun(*, errors: int, overruns: int) -> Again:
+    """Return the record of a slice that exceeded its lane's time limit once more, `overruns` times before.
+
+    Its worker lives, so this is no death and the slice no suspect. The next claim waits for a back-off: until then, the
+    slice is halved if it has more than one user left.
+    """
+    backoff = None if overruns == 0 else min(LONGEST_BACKOFF, timedelta(seconds=2 ** min(overruns, 10)))
+    return Again(suspect=False, deaths=0, errors=errors, after=backoff)
+
+
+def treatment(*, suspect: bool, deaths: int, overruns: int, users: int) -> Halve | Bury | None:
+    """Return what must happen to an unclaimed slice before its next claim; None if it may be claimed as it is."""
+    if not needs_treatment(suspect=suspect, deaths=deaths, overruns=overruns):
+        return None
+    if users > 1:
+        return Halve()
+    return Bury() if suspect and deaths >= DEATHS_TO_BURY else None
+
+
+def needs_treatment(*, suspect: bool, deaths: int, overruns: int) -> bool:
+    """Return whether the number of users left decides about a slice, so that they must be counted."""
+    return overruns > 0 or (suspect and deaths >= DEATHS_TO_HALVE)
+
+
+def middle(left: Sequence[str]) -> str:
+    """Return the bound that cuts the users `left` (sorted, at least two) into two halves with a user each."""
+    return left[len(left) // 2]
 
 
 def _counted(deaths: int, errors: int, users: int, lease: timedelta) -> Verdict:

@@ -94,7 +94,9 @@ class Run:
     `after` is the `as_of` of the previous pass if the run looks only for users whom time has let in since then (None:
     the whole audience). `path` is the access path that somebody requested, or that planning chose. `evaluation` is the
     campaign's `evaluation_wanted` at the run's creation: once the run is completely decided, it has carried out that
-    evaluation for the users it reads. `failure` says why the run could not be planned or closed.
+    evaluation for the users it reads. `failure` says why the run could not be planned or closed. `takes_over` is
+    True for a pass that covers the dropped slices of an earlier one. `inactivity` (ms) and `policy` are the campaign's
+    inactivity window and the version of the policies in force at the run's creation.
     """
 
     id: str
@@ -107,6 +109,9 @@ class Run:
     path: AccessPath | None = None
     evaluation: int = 0
     failure: Failure | None = None
+    takes_over: bool = False
+    inactivity: int | None = None
+    policy: str | None = None
 
     @property
     def evaluates_all(self) -> bool:
@@ -132,15 +137,37 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowCost:
+    """The cost of the decided runs of one campaign under one inactivity window, without launches and resumes.
+
+    `since` is the `as_of` of the first of these runs and `policy` the version of the policies at the last. They
+    evaluated `evaluated` users and chose `chosen` messages, including those of the holdout.
+    """
+
+    inactivity: timedelta
+    policy: str
+    since: Instant
+    runs: int
+    evaluated: int
+    chosen: int
+
+    @property
+    def each(self) -> float | None:
+        """Return users evaluated per message; None if no message was chosen."""
+        return self.evaluated / self.chosen if self.chosen else None
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """The unit of dispatch and lease: a campaign and a range `[first, until)` of user suffixes.
 
     `cursor` is the last user suffix (`h/u`) whose work is done; in slices that read enrolments it is the last enrolment
     (`h/u/entry`). It is written only after that work. `attempt` counts claims, and `errors` counts claims that raised.
     `deaths` counts claims that ended without a checkpoint while the slice was a suspect (one that may have killed a
-    worker). `token` names the lease of the current claim. Only slices of candidates have an access path (`path`) and
-    `after`, the `as_of` of the previous pass. `of` is the number of slices of the run if the run cuts the whole hash
-    space, otherwise None.
+    worker). `overruns` counts claims that exceeded the lane's time limit. `slow` is True if this slice, or the slice
+    that it is a half of, exceeded one: it decides in the slow lane. `token` names the lease of the current claim. Only
+    slices of candidates have an access path (`path`) and `after`, the `as_of` of the previous pass. `of` is the number
+    of slices of the run if the run cuts the whole hash space, otherwise None.
     """
 
     id: str
@@ -162,6 +189,8 @@ class Slice:
     after: Instant | None = None
     path: AccessPath | None = None
     of: int | None = None
+    overruns: int = 0
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +199,7 @@ class Waiting:
 
     `broken_for` is the time (ms) since a death or an exception broke off a batch of the slice, if no holder has reached
     a checkpoint since. `failure` is the exception raised since then. `worked` is the time (ms) that workers have held
-    it, the current claim included.
+    it, the current claim included. `overruns` and `slow` are those of the slice.
     """
 
     id: str
@@ -186,6 +215,8 @@ class Waiting:
     broken_for: int | None = None
     failure: Failure | None = None
     worked: int = 0
+    overruns: int = 0
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,14 @@ class Urgency(StrEnum):
     LOW = "low"
 
 
+class Overlap(StrEnum):
+    """What becomes of a pass whose time comes while an earlier run of its campaign is still open."""
+
+    SKIP = "skip"
+    QUEUE = "queue"
+    NEWEST = "newest"
+
+
 class Batch(Model):
     """Users read and decided at once: the sizes that may be tried."""
 
@@ -282,6 +290,7 @@ class Profile(Model):
     slice_users: Whole = Field(default=20_000, ge=1, le=1_000_000)
     inactivity: Duration = timedelta(days=45)
     pass_every: Duration = Field(default=timedelta(minutes=1), alias="pass")
+    overlap: Overlap = Overlap.QUEUE
     reconcile: Duration = timedelta(hours=24)
     weight: Number = Field(default=1, gt=0, le=1_000)
     urgency: Urgency = Urgency.NORMAL

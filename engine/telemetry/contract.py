@@ -95,6 +95,11 @@ _event("run.decided", "No slice of the run is open.", _RUN, instants="as_of", me
 _event(
     "run.dropped", "A newer run replaced the run.", f"{_RUN} reason", instants="as_of", measures={"slices": "slices"}
 )
+_event(
+    "pass.overlapped",
+    "The time of a pass came while a run of its campaign was open; the profile's `overlap` says what becomes of it.",
+    f"{_RUN} reason",
+)
 _event("slice.claimed", "A worker holds the slice under a lease.", _SLICE, instants="as_of", measures=_RANGE)
 _event("slice.closed", "Every user in its range was handled.", f"{_SLICE} state", instants="as_of", measures=_RANGED)
 _event(
@@ -124,7 +129,7 @@ _event(
 )
 _event(
     "slice.split",
-    "A suspect slice was split into halves.",
+    "A suspect slice, or one that exceeded its time limit, was split into halves.",
     f"{_SLICE} reason",
     level="warning",
     outcome="failure",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -14,12 +12,10 @@ from typing import Any, Final
 
 import pytest
 
-from actors.fleet import run_fleet_in_process, stop_fleets
-from actors.middleware import clear_stop
-from actors.setup import broker_for
+from actors.broker.broker import HardenedBroker
 from engine.app.app import App
-from engine.pipeline.scheduler.loop import SchedulerLoop
 from tests.chaos.play import NAME
+from tests.support.engine_threads import engine_threads
 from tests.support.pipeline_world import World
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "stock" / "rig.py")))
@@ -43,37 +39,10 @@ def staged(make_stage: Callable[..., World], services: Any, valkey: Any) -> Worl
     return world
 
 
-@contextmanager
-def engine_of(world: World) -> Iterator[App]:
-    """Run the clock and all fleets as threads, as `tidegate run` does."""
-    with ExitStack() as ends:
-        app = world.open()
-        ends.callback(app.close)
-        broker = broker_for(app)
-        ends.callback(broker.close)
-        ends.callback(clear_stop)
-        app.clock_tick.run()  # the first flush loses what this enqueues
-        broker.client.flushall()
-        workers = [run_fleet_in_process(broker, fleet) for fleet in app.policies.fleets.values()]
-        ends.callback(stop_fleets, broker, workers)
-        stores, every = app.stores, app.settings.engine.tick
-        clockwork = SchedulerLoop(
-            app.clock_tick,
-            stores.leases,
-            stores.wakeup,
-            app.clock,
-            owner="test",
-            every=every,
-            chores=(),
-            failures=app.failures,
-            outages=stores.OUTAGES,
-        )
-        stop = threading.Event()
-        clock = threading.Thread(target=clockwork.run, args=(stop.is_set, stop.wait))
-        clock.start()
-        ends.callback(clock.join, 30)
-        ends.callback(stop.set)
-        yield app
+def lose_the_first_messages(app: App, broker: HardenedBroker) -> None:
+    """Make one tick, and let Redis lose what it enqueued."""
+    app.clock_tick.run()
+    broker.client.flushall()
 
 
 def check_everybody_got_both(world: World) -> None:
@@ -86,7 +55,7 @@ def check_everybody_got_both(world: World) -> None:
 def test_a_queue_that_is_emptied_again_and_again_is_rebuilt_from_mongodb(
     staged: World, valkey: Any, quick_reconnects: None
 ) -> None:
-    with engine_of(staged):
+    with engine_threads(staged, lose_the_first_messages):
         for many in (1, 20, 60, 90):
             rig.wait_for(lambda many=many: len(staged.sent()) >= many, A_MINUTE, f"{many} mails")
             valkey.client.flushall()
@@ -97,7 +66,7 @@ def test_a_queue_that_is_emptied_again_and_again_is_rebuilt_from_mongodb(
 def test_a_broker_that_dies_and_comes_back_empty_is_refilled_within_a_minute(
     staged: World, valkey: Any, quick_reconnects: None
 ) -> None:
-    with engine_of(staged):
+    with engine_threads(staged, lose_the_first_messages):
         rig.wait_for(lambda: len(staged.sent()) >= 10, A_MINUTE, "ten mails")
         valkey.kill()
         shutil.rmtree(valkey.folder)

@@ -295,7 +295,7 @@ def launching(slice_: Slice) -> bool:
     return slice_.run is not None and kind_of_run(slice_.run) == RunKind.LAUNCH
 
 
-def routing_facts(record: CampaignRecord) -> CampaignFacts:
-    """Return the facts that routing and profiles need, from the record alone."""
+def routing_facts(record: CampaignRecord, *, slow: bool = False) -> CampaignFacts:
+    """Return the facts that routing and profiles need, from the record alone; `slow` if its slice exceeded a limit."""
     kind, cost = CampaignKind(record.kind), Cost(record.cost)
-    return CampaignFacts(record.workspace, record.name, kind, cost, record.profile, record.slowed)
+    return CampaignFacts(record.workspace, record.name, kind, cost, record.profile, record.slowed or slow)

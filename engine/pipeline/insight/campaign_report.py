@@ -10,7 +10,7 @@ from engine.clock import Instant
 from engine.domain.campaign import CONTINUOUS, FOR_EVER, LATE, CampaignRecord
 from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
 from engine.domain.lifecycle import CampaignState
-from engine.domain.work import RunSummary
+from engine.domain.work import RunSummary, WindowCost
 from engine.pipeline.scheduler.conversion_window import goal_window, window_end
 
 
@@ -45,7 +45,8 @@ class Report:
     """A campaign with its counts, whether they add up, and its latest runs.
 
     `messages` are in the order of the file; those that the file no longer has come after them. `conversions` is None if
-    the campaign has no goal; `failures` holds the failed deliveries by reason.
+    the campaign has no goal; `failures` holds the failed deliveries by reason, `windows` what the latest runs
+    cost under each inactivity window.
     """
 
     record: CampaignRecord
@@ -55,6 +56,7 @@ class Report:
     messages: tuple[MessageLine, ...]
     conversions: Conversions | None
     failures: tuple[FailureCount, ...] = ()
+    windows: tuple[WindowCost, ...] = ()
 
 
 def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLine, ...]:

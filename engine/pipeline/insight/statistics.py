@@ -14,6 +14,7 @@ from engine.decisions.batch_size import Evidence, quantile
 from engine.decisions.inactivity_advice import advised
 from engine.domain.campaign import CampaignRecord
 from engine.domain.keys import enrolment_prefix
+from engine.domain.work import WindowCost
 from engine.pipeline.campaigns.compiled_cache import CampaignCache
 from engine.query_metrics import DIGITS, LONGEST, Figure, Stretch, Worst
 
@@ -59,6 +60,7 @@ class CampaignStatistics:
     The runs evaluated `evaluated` users and chose `chosen` messages, including those of the holdout. `window` is the
     campaign's inactivity window; `advice` is the window that its enrolments suggest
     (`engine.decisions.inactivity_advice`; None: too little evidence), from `stretches` quiet stretches.
+    `windows` is the cost under each window that was in force during the last week.
     """
 
     record: CampaignRecord
@@ -67,6 +69,7 @@ class CampaignStatistics:
     window: timedelta
     advice: timedelta | None
     stretches: int
+    windows: tuple[WindowCost, ...] = ()
 
     @property
     def each(self) -> float | None:
@@ -103,6 +106,9 @@ class RunResults(Protocol):
 
     def results_of(self, campaigns: Sequence[str]) -> Mapping[str, Mapping[str, int]]:
         """Return the summed results of the decided runs of each campaign, by uid."""
+
+    def costs_by_window(self, campaigns: Sequence[str]) -> Mapping[str, Sequence[WindowCost]]:
+        """Return what the decided runs of each campaign cost under each inactivity window, by uid."""
 
 
 class QuietStretches(Protocol):
@@ -169,6 +175,7 @@ class Statistics:
             self._campaign_cache.profile(record).inactivity,
             advised(quiet, longest),
             sum(quiet.values()),
+            tuple(self._runs.costs_by_window([record.uid]).get(record.uid, ())),
         )
 
 

@@ -17,6 +17,7 @@ from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import EnrolmentStore
 from engine.pipeline.ports.messaging import Wakeup
 from engine.pipeline.ports.work import RateStore, RunStore, SliceStore
+from engine.policy.models import Overlap
 from engine.telemetry.events import emit
 
 PASSING: Final = frozenset({RunKind.LAUNCH, RunKind.PASS, RunKind.RESUME, RunKind.RECONCILE})
@@ -105,11 +106,17 @@ class RunCompletion:
             campaign=self._name_of(run.campaign),
             campaign_uid=run.campaign,
             run=run.id,
-            reason="resumed",
+            reason=self._drop_reason(run),
             slices=dropped,
         )
         self._wakeup.ring()
         return True
+
+    def _drop_reason(self, run: Run) -> str:
+        """Return why a run was dropped: a resume evaluates everybody anew, or the next pass took over (`newest`)."""
+        record = self._campaigns.get(run.campaign)
+        resumed = record is None or run.evaluation < record.everybody_wanted
+        return "resumed" if resumed else Overlap.NEWEST.value
 
     def campaign(self, record: CampaignRecord) -> bool:
         """Finish a one-off or draining campaign when it has no open work; return whether it finished."""

@@ -76,10 +76,9 @@ class Dispatcher:
             if slice_.held or slice_.rung or not slice_.ready or slice_.id not in lanes:
                 continue
             record = records[slice_.campaign]
-            if slice_.deaths >= DEATHS_TO_HALVE:
-                self._obstacles.attempt(
-                    record, "halve or end a slice that kills its workers", partial(self._treat, slice_.id), None
-                )
+            if slice_.deaths >= DEATHS_TO_HALVE or slice_.overruns:
+                treat = partial(self._treat, slice_.id)
+                self._obstacles.attempt(record, "halve a slow slice, or halve or end a deadly one", treat, None)
             flight = (slice_.campaign, slice_.kind is SliceKind.DELIVER)
             if flying[flight] < self._most(record, slice_, lanes[slice_.id]):
                 flying[flight] += 1
@@ -108,7 +107,8 @@ class Dispatcher:
         if record.state not in LOOKED_AT and not record.converting and not delivering:
             return None
         kind = LaneKind.DELIVER if delivering else LaneKind.DECIDE
-        return route(self._campaign_cache.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)
+        facts = routing_facts(record, slow=slice_.slow)
+        return route(self._campaign_cache.policies, facts, suspect=slice_.suspect, kind=kind)
 
     def _measure(self, waiting: Sequence[Waiting]) -> None:
         """Charge the measured time of the slices that were picked while campaigns competed."""

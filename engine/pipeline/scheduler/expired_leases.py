@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from engine.clock import Clock, Instant
-from engine.decisions.poison import DEATHS_TO_BURY, DEATHS_TO_HALVE, Again, after_death
+from engine.decisions.poison import Again, Bury, Halve, after_death, middle, needs_treatment, treatment
 from engine.domain.enrolment import Enrolment, EnrolmentChange, Outgoing, Settled
 from engine.domain.keys import enrolment_id, enrolment_prefix, suffix_of_enrolment, suffix_of_user
 from engine.domain.lifecycle import GOING, DeliveryState, EnrolmentState, ExitReason, SliceState
@@ -31,7 +31,7 @@ MOST_READ: Final = 20_000
 
 
 class ExpiredLeases:
-    """Frees expired leases; halves and buries suspect slices."""
+    """Frees expired leases; halves and buries suspect slices, and halves those that exceed their time limit."""
 
     def __init__(
         self,
@@ -91,17 +91,24 @@ class ExpiredLeases:
         return min(2, len(self._left(slice_, 3)))
 
     def treat(self, slice_id: str) -> None:
-        """Halve a suspect that died twice, bury one with a single user that died three times; else do nothing."""
+        """Halve a suspect that died twice or a slice that exceeded its time limit; bury a user who killed three times.
+
+        Do nothing if the slice is held, closed, or may be claimed as it is.
+        """
         slice_ = self._slices.get(slice_id)
-        if slice_ is None or slice_.state is not SliceState.OPEN or slice_.token is not None or not slice_.suspect:
+        if slice_ is None or slice_.state is not SliceState.OPEN or slice_.token is not None:
             return
-        if slice_.deaths < DEATHS_TO_HALVE:
+        suspect, deaths, overruns = slice_.suspect, slice_.deaths, slice_.overruns
+        if not needs_treatment(suspect=suspect, deaths=deaths, overruns=overruns):
             return
         left = self._left(slice_, MOST_READ)
-        if len(left) > 1:
-            self._halve(slice_, left[len(left) // 2])
-        elif slice_.deaths >= DEATHS_TO_BURY:
-            self._bury(slice_, left)
+        match treatment(suspect=suspect, deaths=deaths, overruns=overruns, users=len(left)):
+            case Halve():
+                self._halve(slice_, middle(left))
+            case Bury():
+                self._bury(slice_, left)
+            case None:
+                return
 
     def _halve(self, slice_: Slice, middle: str) -> None:
         """Write the two children with deterministic ids, then close the parent.
@@ -109,7 +116,8 @@ class ExpiredLeases:
         The first child, once written, fixes the cut. Another clock process, or one that died in between, may have
         computed another middle; without the fixed cut, users could fall between the halves.
         """
-        child = replace(slice_, state=SliceState.OPEN, attempt=0, deaths=0, errors=0, token=None, results={})
+        fresh = replace(slice_, state=SliceState.OPEN, attempt=0, token=None, results={})
+        child = replace(fresh, deaths=0, errors=0, overruns=0)
         self._slices.add([replace(child, id=f"{slice_.id}a", until=middle)])
         passage("poison.half_written")
         lower = self._slices.get(f"{slice_.id}a")
@@ -117,7 +125,9 @@ class ExpiredLeases:
         self._slices.add([replace(child, id=f"{slice_.id}b", first=edge, cursor=None)])
         passage("poison.halved")
         if self._slices.end_unclaimed(slice_.id, SliceState.SPLIT):
-            emit("slice.split", **self._labels(slice_), as_of=slice_.as_of, first=slice_.first, until=slice_.until)
+            bounds = {"as_of": slice_.as_of, "first": slice_.first, "until": slice_.until}
+            reason = "time_limit" if slice_.overruns else "deaths"
+            emit("slice.split", **self._labels(slice_), **bounds, reason=reason)
 
     def _bury(self, slice_: Slice, left: list[str]) -> None:
         """End the enrolment of the slice's one user as `failed(poison)`, written now if there is none; end the slice.

@@ -15,10 +15,8 @@ from engine.domain.campaign import CampaignRecord
 from engine.domain.lifecycle import LOOKED_AT, RunState
 from engine.domain.work import OF_ENROLLED, OF_EVERYBODY, Run, RunKind
 from engine.pipeline.campaigns.live_index import LiveCampaigns
-from engine.pipeline.ports.work import RunStore, SliceStore
-from engine.pipeline.scheduler.completion import RunCompletion
+from engine.pipeline.scheduler.drop_run import RunDropper
 from engine.pipeline.scheduler.plan_run import RunPlanner
-from engine.telemetry.events import emit
 
 
 def owing(record: CampaignRecord) -> bool:
@@ -58,16 +56,12 @@ class OwedEvaluations:
     def __init__(
         self,
         live_campaigns: LiveCampaigns,
-        runs: RunStore,
-        slices: SliceStore,
         run_planner: RunPlanner,
-        run_completion: RunCompletion,
+        run_dropper: RunDropper,
     ) -> None:
         self._live_campaigns = live_campaigns
-        self._runs = runs
-        self._slices = slices
         self._run_planner = run_planner
-        self._run_completion = run_completion
+        self._run_dropper = run_dropper
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, without: Collection[str] = ()) -> list[Run]:
         """Create the runs that are owed; return those to plan. `without` holds uids of campaigns to leave out."""
@@ -84,17 +78,6 @@ class OwedEvaluations:
                 continue
             for run in by_campaign[uid]:
                 if run.kind is not RunKind.LAUNCH and run.evaluation < record.everybody_wanted:
-                    self._drop(run, record)
+                    self._run_dropper.drop(run, record, "resumed")
             made += [self._run_planner.evaluation(record, kind, now) for kind in kinds]
         return [run for run in made if run.state is RunState.PLANNING]
-
-    def _drop(self, run: Run, record: CampaignRecord) -> None:
-        """Drop the run's unclaimed slices; the run itself ends with its last open slice."""
-        self._slices.drop_unclaimed(run.id)
-        if self._slices.has_open(run.id):
-            return  # it ends as dropped when the holders of the other slices have closed them
-        if run.state is RunState.RUNNING:
-            self._run_completion.run(run.id)
-        elif self._runs.move(run, RunState.DROPPED):
-            labels = {"workspace": run.workspace, "campaign": record.name, "campaign_uid": run.campaign}
-            emit("run.dropped", **labels, run=run.id, reason="resumed")

@@ -2,7 +2,8 @@
 
 A pass of a campaign finds idle enrolments by their own index, and users who match its audience by time alone, by its
 crossing sets. At intervals a full pass evaluates everybody, as a safety net. One query serves all campaigns with the
-same inactivity window, and a pass that would find nothing leaves no run behind.
+same inactivity window, and a pass that would find nothing leaves no run behind. `engine.decisions.overlap` says what
+becomes of a pass whose campaign still has an open run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from engine.clock import Instant, millis
+from engine.decisions.overlap import Pass, last_slot, overlapping
 from engine.domain.campaign import CONTINUOUS, CampaignRecord
 from engine.domain.lifecycle import GOING, CampaignState
 from engine.domain.work import Run, RunKind
@@ -22,10 +24,12 @@ from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry
 from engine.pipeline.campaigns.live_index import LiveCampaigns
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.enrolments import EnrolmentStore
+from engine.pipeline.scheduler.drop_run import RunDropper
 from engine.pipeline.scheduler.plan_run import RunPlanner
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 from engine.policy.policyset import PolicySet
 from engine.predicate.compiled import Candidates
+from engine.telemetry.events import emit
 
 MARGIN: Final = timedelta(minutes=1)
 """The crossing interval starts this much before the last pass: the clocks of two machines may differ by that."""
@@ -46,6 +50,7 @@ class PeriodicPasses:
         enrolments: EnrolmentStore,
         campaign_cache: CampaignCache,
         run_planner: RunPlanner,
+        run_dropper: RunDropper,
         live_campaigns: LiveCampaigns,
         probe: Callable[[Entry, Candidates], bool],
         obstacles: Obstacles,
@@ -55,25 +60,27 @@ class PeriodicPasses:
         self._enrolments = enrolments
         self._campaign_cache = campaign_cache
         self._run_planner = run_planner
+        self._run_dropper = run_dropper
         self._live_campaigns = live_campaigns
         self._probe = probe
         self._obstacles = obstacles
         self._order: list[tuple[Instant, str]] = []  # a heap by the earliest time of each campaign's next pass
         self._ordered_for: tuple[int, PolicySet | None] = (-1, None)
+        self._told: dict[str, Instant] = {}  # the waiting pass of each campaign that the log has named
 
     def run(self, open_runs: Sequence[Run], now: Instant, *, jumped: bool) -> list[Run]:
         """Return the runs to plan; with `jumped`, campaign time is set, and any move of it brings a pass at once."""
-        busy = self._obstacles.unfit.union(run.campaign for run in open_runs if run.kind is not RunKind.DUE)
-        passing = [record for record in self._coming(now, jumped=jumped) if record.uid not in busy]
+        coming = [record for record in self._coming(now, jumped=jumped) if record.uid not in self._obstacles.unfit]
+        taking_over: set[str] = set()
+        passing = self._free(coming, open_runs, now, taking_over, jumped=jumped) if coming else []
         if not passing:
             return []
         runs = self._idle(passing, now)
         nothing: list[str] = []
         failed: set[str] = set()
         for record in passing:
-            planned: tuple[Run | None] | None = self._obstacles.attempt(
-                record, "plan a pass", partial(self._entered, record, now), None
-            )
+            start = partial(self._entered, record, now, takes_over=record.uid in taking_over)
+            planned: tuple[Run | None] | None = self._obstacles.attempt(record, "plan a pass", start, None)
             if planned is None:
                 failed.add(record.uid)
             elif planned[0] is None:
@@ -86,6 +93,56 @@ class PeriodicPasses:
                 self._campaigns.passed(uids, now, crossed=crossed)
                 self._live_campaigns.passed(uids, now, crossed=crossed)
         return runs
+
+    def _free(
+        self,
+        coming: Sequence[CampaignRecord],
+        open_runs: Sequence[Run],
+        now: Instant,
+        taking_over: set[str],
+        *,
+        jumped: bool,
+    ) -> list[CampaignRecord]:
+        """Return the campaigns whose pass may start: those without an open run, and those whose pass takes over.
+
+        Note the latter in `taking_over` and drop their open runs; note the passes that are left out as passed.
+        """
+        by_campaign: dict[str, list[Run]] = defaultdict(list)
+        for run in open_runs:
+            if run.kind is not RunKind.DUE:
+                by_campaign[run.campaign].append(run)
+        free: list[CampaignRecord] = []
+        left_out: dict[Instant, list[str]] = defaultdict(list)
+        for record in coming:
+            runs = by_campaign.get(record.uid)
+            if runs is None:
+                free.append(record)
+                continue
+            profile = self._campaign_cache.profile(record)
+            match overlapping(profile.overlap, runs, time_is_set=jumped):
+                case Pass.LEFT_OUT:
+                    slot = last_slot(self._at(record), max(1, millis(profile.pass_every)), now)
+                    left_out[slot].append(record.uid)
+                    self._tell(record, runs[0], Pass.LEFT_OUT)
+                case Pass.WAITS:
+                    if self._told.get(record.uid) != record.pass_as_of:
+                        self._told[record.uid] = record.pass_as_of
+                        self._tell(record, runs[0], Pass.WAITS)
+                case Pass.TAKES_OVER:
+                    self._tell(record, runs[0], Pass.TAKES_OVER)
+                    for run in runs:
+                        self._run_dropper.drop(run, record, profile.overlap.value)
+                    free.append(record)
+                    taking_over.add(record.uid)
+        for slot, uids in left_out.items():
+            self._campaigns.passed(uids, slot)
+            self._live_campaigns.passed(uids, slot)
+        return free
+
+    @staticmethod
+    def _tell(record: CampaignRecord, run: Run, outcome: Pass) -> None:
+        labels = {"workspace": record.workspace, "campaign": record.name, "campaign_uid": record.uid}
+        emit("pass.overlapped", **labels, run=run.id, kind=run.kind.value, reason=outcome.value)
 
     def _coming(self, now: Instant, *, jumped: bool) -> list[CampaignRecord]:
         """Return the campaigns whose pass is due by `now`, in no order."""
@@ -130,10 +187,10 @@ class PeriodicPasses:
                 runs.append(self._run_planner.start(left.pop(uid), RunKind.IDLE, now))
         return runs
 
-    def _entered(self, record: CampaignRecord, now: Instant) -> tuple[Run | None] | None:
-        return (self._audience_run(record, now),)
+    def _entered(self, record: CampaignRecord, now: Instant, *, takes_over: bool) -> tuple[Run | None] | None:
+        return (self._audience_run(record, now, takes_over=takes_over),)
 
-    def _audience_run(self, record: CampaignRecord, now: Instant) -> Run | None:
+    def _audience_run(self, record: CampaignRecord, now: Instant, *, takes_over: bool) -> Run | None:
         """Start the run that finds users who may enter, or evaluates everybody; None if there is nothing to find."""
         reconciling = now - record.reconciled_at >= millis(self._campaign_cache.profile(record).reconcile)
         if record.state is not CampaignState.LIVE or record.kind != CONTINUOUS:
@@ -147,4 +204,4 @@ class PeriodicPasses:
         entry = self._campaign_cache.of(record)
         if not entry.compiled.moves or not self._probe(entry, entry.compiled.candidates(after, now)):
             return None
-        return self._run_planner.start(record, RunKind.PASS, now, after=after)
+        return self._run_planner.start(record, RunKind.PASS, now, after=after, takes_over=takes_over)

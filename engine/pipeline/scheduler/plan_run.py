@@ -61,16 +61,19 @@ class RunPlanner:
         *,
         after: Instant | None = None,
         path: AccessPath | None = None,
+        takes_over: bool = False,
     ) -> Run:
         """Write a run that is to be planned; return the existing run if there is one.
 
         A campaign has one launch run, one pass and one full pass at an `as_of`, and any number of due and idle runs.
         `after` is the `as_of` of the pass before it, `path` the access path that a person asked for.
+        `takes_over` says that slices of that pass were dropped.
         """
         number = "1" if kind is RunKind.LAUNCH else f"{as_of:015d}"
         if kind in (RunKind.DUE, RunKind.IDLE):
             number += f"/{self._runs.count(record.uid, kind, as_of) + 1:04d}"
-        return self._add(record, number, kind, as_of, after, path or (record.path if kind in FROM_THE_LAUNCH else None))
+        path = path or (record.path if kind in FROM_THE_LAUNCH else None)
+        return self._add(record, number, kind, as_of, after=after, path=path, takes_over=takes_over)
 
     def evaluation(self, record: CampaignRecord, kind: RunKind, as_of: Instant) -> Run:
         """Write the run of a kind for the evaluation that a command wants: one per evaluation, even with two clocks."""
@@ -82,8 +85,10 @@ class RunPlanner:
         number: str,
         kind: RunKind,
         as_of: Instant,
+        *,
         after: Instant | None = None,
         path: AccessPath | None = None,
+        takes_over: bool = False,
     ) -> Run:
         run = Run(
             id=run_id(record.workspace, record.uid, kind.value, number),
@@ -95,6 +100,9 @@ class RunPlanner:
             after=after,
             path=path,
             evaluation=record.evaluation_wanted,
+            takes_over=takes_over,
+            inactivity=millis(self._campaign_cache.profile(record).inactivity),
+            policy=self._campaign_cache.policies.version,
         )
         if self._runs.add(run):
             passage("run.started")

@@ -216,6 +216,11 @@ class Campaigns:
         raw = self._all.find_one_and_update({"_id": uid}, update, {"batch_times": 1}, return_document=after)
         return [] if raw is None else [float(one) for one in raw["batch_times"]]
 
+    def batch_times(self, uid: str) -> list[float]:
+        """Return the seconds a user of the latest batches since the last verdict; none is empty. Index: `_id`."""
+        raw = self._all.find_one({"_id": uid}, {"batch_times": 1})
+        return [] if raw is None else [float(seconds) for seconds in raw.get("batch_times", ())]
+
     def set_slowed(self, uid: str, slowed: bool, verdict: Slowness) -> bool:
         """Move a campaign to its slow lane or back; return False if another process came first. Index: `_id`.
 

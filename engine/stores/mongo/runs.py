@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from engine.clock import Instant, millis
 from engine.domain.document import Document
 from engine.domain.lifecycle import RunState, check_transition
-from engine.domain.work import AccessPath, Failure, Run, RunKind, RunSummary
+from engine.domain.work import AccessPath, Failure, Run, RunKind, RunSummary, WindowCost
 from engine.query_metrics import named_queries
 from engine.stores.mongo.client import MAJORITY, READ_MAJORITY
 from engine.stores.mongo.work_documents import without_none
@@ -52,6 +52,9 @@ class Runs:
                 "after": run.after,
                 "path": run.path and run.path.value,
                 "evaluation": run.evaluation or None,
+                "takes_over": run.takes_over or None,
+                "inactivity": run.inactivity,
+                "policy": run.policy,
                 "open": True,
             }
         )
@@ -145,6 +148,45 @@ class Runs:
             sums.setdefault(raw["_id"]["c"], {})[raw["_id"]["k"]] = raw["n"]
         return sums
 
+    def costs_by_window(self, campaigns: Sequence[str]) -> dict[str, list[WindowCost]]:
+        """Return what the decided runs of each campaign (by uid) cost under each inactivity window, the earliest first.
+
+        Launches and resumes do not count: they evaluate everybody once. Index: `campaign`. Runs that ended longer ago
+        than the retention time are deleted.
+        """
+        kinds = [kind.value for kind in RunKind if kind not in (RunKind.LAUNCH, RunKind.RESUME)]
+        chosen = {"$add": [{"$ifNull": [f"$results.{name}", 0]} for name in ("chosen", "holdout")]}
+        totals = self._all.aggregate(
+            [
+                {
+                    "$match": {
+                        "campaign": {"$in": list(campaigns)},
+                        "kind": {"$in": kinds},
+                        "results": {"$exists": True},
+                        "inactivity": {"$exists": True},
+                    }
+                },
+                {
+                    "$group": {
+                        "_id": {"c": "$campaign", "w": "$inactivity"},
+                        "since": {"$min": "$as_of"},
+                        "last": {"$max": {"as_of": "$as_of", "policy": "$policy"}},
+                        "runs": {"$sum": 1},
+                        "evaluated": {"$sum": {"$ifNull": ["$results.users", 0]}},
+                        "chosen": {"$sum": chosen},
+                    }
+                },
+                {"$sort": {"last.as_of": 1, "_id.w": 1}},
+            ],
+            hint="campaign",
+        )
+        costs: dict[str, list[WindowCost]] = {}
+        for raw in totals:
+            window, policy = timedelta(milliseconds=raw["_id"]["w"]), raw["last"]["policy"]
+            cost = WindowCost(window, policy, raw["since"], raw["runs"], raw["evaluated"], raw["chosen"])
+            costs.setdefault(raw["_id"]["c"], []).append(cost)
+        return costs
+
     def launch_decided(self, campaign: str) -> bool:
         """Whether the launch run is decided, read with majority. Index: `campaign`."""
         document = self._all.find_one(
@@ -174,6 +216,9 @@ def _run(raw: Document) -> Run:
         AccessPath(raw["path"]) if "path" in raw else None,
         raw.get("evaluation", 0),
         Failure(**raw["failure"]) if "failure" in raw else None,
+        raw.get("takes_over", False),
+        raw.get("inactivity"),
+        raw.get("policy"),
     )
 
 
@@ -195,6 +240,7 @@ NAMED: Final[Mapping[str, str]] = {
     "runs.count": "campaign",
     "runs.of_campaign": "campaign",
     "runs.results_of": "campaign",
+    "runs.costs_by_window": "campaign",
     "runs.launch_decided": "campaign",
 }
 """The named queries and the index each relies on."""

@@ -128,10 +128,12 @@ class Slices:
         errors: int,
         broken: bool = False,
         failure: str | None = None,
+        overran: bool = False,
     ) -> bool:
         """Release a slice, to be claimed after `after`, with its record of failures. Index: `_id`.
 
         `broken` says that a batch was broken off. `failure` is the reason of the exception, without personal data.
+        `overran` says that its holder exceeded the time limit of the lane.
         """
         put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors, "worked": _WORKED}
         if broken:
@@ -142,6 +144,8 @@ class Slices:
                 "since": {"$ifNull": ["$failure.since", {"$toLong": _NOW}]},
                 "count": {"$add": [{"$ifNull": ["$failure.count", 0]}, 1]},
             }
+        if overran:
+            put |= {"slow": True, "overruns": {"$add": [{"$ifNull": ["$overruns", 0]}, 1]}}
         if after is not None:
             put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
@@ -175,6 +179,8 @@ class Slices:
                         "broken_for": {"$subtract": [_NOW, "$broken_at"]},
                         "failure": 1,
                         "worked": _WORKED,
+                        "overruns": 1,
+                        "slow": 1,
                     }
                 },
             ],
@@ -195,6 +201,8 @@ class Slices:
                 raw["broken_for"],
                 Failure(**raw["failure"]) if "failure" in raw else None,
                 raw["worked"],
+                raw.get("overruns", 0),
+                raw.get("slow", False),
             )
             for raw in found
         ]

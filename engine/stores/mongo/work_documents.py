@@ -145,6 +145,7 @@ def slice_document(slice_: Slice) -> Document:
             "after": slice_.after,
             "path": slice_.path and slice_.path.value,
             "of": slice_.of,
+            "slow": slice_.slow or None,
         }
     )
 
@@ -171,4 +172,6 @@ def read_slice(raw: Document) -> Slice:
         after=raw.get("after"),
         path=AccessPath(raw["path"]) if "path" in raw else None,
         of=raw.get("of"),
+        overruns=raw.get("overruns", 0),
+        slow=raw.get("slow", False),
     )

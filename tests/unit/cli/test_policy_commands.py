@@ -159,6 +159,25 @@ def test_route_shows_profile_reason_and_lanes_of_a_campaign_file(desk: Desk) -> 
     assert "decides in" in desk.run("route", "campaigns/quick.yaml").stdout
 
 
+def test_route_of_a_name_without_mongodb_says_that_the_measurement_is_unknown(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = desk.json("route", "quick")
+    assert (document["lane"], document["workspace"]) == ("fast", "shop")
+    assert "tidegate up" in document["measured"]["unknown"]
+    assert "unknown" in desk.run("route", "quick").stdout
+    monkeypatch.setenv("TIDEGATE_SERVICES__MONGO_URL", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50")
+    monkeypatch.setenv("TIDEGATE_SERVICES__BROKER_URL", "redis://127.0.0.1:9/0")
+    monkeypatch.setenv("TIDEGATE_SERVICES__CACHE_URL", "redis://127.0.0.1:9/1")
+    assert "MongoDB" in desk.json("route", "quick")["measured"]["unknown"]
+
+
+def test_route_of_an_unknown_name_names_it(desk: Desk) -> None:
+    error = desk.run("route", "nobody").exception
+    assert isinstance(error, EngineError)
+    assert "nobody" in str(error)
+
+
 def test_route_accepts_facts_instead_of_a_file(desk: Desk) -> None:
     words = ("route", "--workspace", "shop", "--campaign", "any", "--kind", "one_off")
     assert desk.json(*words)["profile"] == "bulk"

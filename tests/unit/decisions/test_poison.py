@@ -17,6 +17,8 @@ from engine.decisions.poison import (
     Halve,
     after_death,
     after_error,
+    after_overrun,
+    treatment,
 )
 
 LEASE = timedelta(seconds=30)
@@ -112,3 +114,30 @@ def test_halving_finds_one_poisonous_user_and_buries_no_other(users: int) -> Non
 
 def test_a_storm_over_slices_that_are_no_suspects_halves_and_buries_nothing() -> None:
     assert all(isinstance(died(deaths=n, users=u), Again) for n in range(20) for u in range(3))
+
+
+def test_exceeding_the_time_limit_is_no_death_and_ends_the_suspicion() -> None:
+    again = after_overrun(errors=2, overruns=0)
+    assert again == Again(suspect=False, deaths=0, errors=2, after=None)
+
+
+def test_the_back_off_of_a_slice_that_keeps_exceeding_its_limit_grows_to_a_bound() -> None:
+    backoffs = [after_overrun(errors=0, overruns=overruns).after for overruns in range(1, 40)]
+    assert backoffs == sorted(backoffs, key=lambda backoff: backoff or timedelta(0))
+    assert (backoffs[0], backoffs[-1]) == (timedelta(seconds=2), LONGEST_BACKOFF)
+
+
+@pytest.mark.parametrize("overruns", [1, 2, 50])
+@pytest.mark.parametrize(("users", "verdict"), [(0, None), (1, None), (2, Halve()), (20_000, Halve())])
+def test_a_slice_that_exceeded_its_limit_is_halved_and_its_last_user_never_buried(
+    overruns: int, users: int, verdict: object
+) -> None:
+    assert treatment(suspect=False, deaths=0, overruns=overruns, users=users) == verdict
+
+
+def test_a_suspect_is_treated_by_its_deaths() -> None:
+    assert treatment(suspect=True, deaths=DEATHS_TO_HALVE - 1, overruns=0, users=9) is None
+    assert treatment(suspect=True, deaths=DEATHS_TO_HALVE, overruns=0, users=9) == Halve()
+    assert treatment(suspect=True, deaths=DEATHS_TO_HALVE, overruns=0, users=1) is None
+    assert treatment(suspect=True, deaths=DEATHS_TO_BURY, overruns=0, users=1) == Bury()
+    assert treatment(suspect=False, deaths=DEATHS_TO_BURY, overruns=0, users=9) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 from engine.clock import SystemClock
 from engine.decisions.routing import route
@@ -13,7 +14,9 @@ from engine.domain.work import Slice, SliceKind
 from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.pipeline.campaigns.health import MEASURED_EVERY, CampaignHealth
 from engine.pipeline.control.replay import replay
+from engine.pipeline.insight.slowness_evidence import evidence_of
 from engine.policy.models import LaneKind
+from tests.support.installation import Installation
 from tests.support.pipeline_world import World
 
 SLOW = {"slow_when": {"per_user_p95": "1ms", "batches": 3, "at_least": "0s"}}
@@ -211,3 +214,38 @@ def looked_at(world: World) -> str | None:
     app.obstacles.mark({record.uid: record}, [record.uid] if record.stuck else [], waiting, [])
     app.close()
     return world.record("c").stuck
+
+
+def test_the_route_of_a_campaign_shows_the_measured_evidence(make_world: Callable[..., World]) -> None:
+    world = make_world(**SLOW)
+    world.start("campaign: c")
+    rule, times = world.app.campaign_cache.profile(world.record("c")).slow_when, world.app.stores.campaigns
+    assert evidence_of(world.record("c"), rule, times).rows()[1:] == [
+        ("holds", "no, never moved"),
+        ("measured since", "no batch"),
+    ]
+    measured(world, seconds=0.05, batches=2)
+    assert evidence_of(world.record("c"), rule, times).document()["latest"] == {
+        "batches": 2,
+        "p50": 0.0005,
+        "p95": 0.0005,
+    }
+    measured(world, seconds=1.0, batches=3)
+    slow = evidence_of(world.record("c"), rule, times)
+    document = slow.document()
+    assert (document["holds"], document["batches"], document["p95"], document["query"]) == (True, 3, 0.01, "users.scan")
+    assert document["since"] is not None
+    assert "p95 10 ms a user over 3 batches by users.scan" in dict(slow.rows())["holds"]
+    assert evidence_of(world.record("c"), None, times).document()["holds"] is None
+
+
+def test_policy_route_of_a_name_reads_the_evidence_from_mongodb(
+    make_world: Callable[..., World], services: Any
+) -> None:
+    world = make_world(**SLOW)
+    world.start("campaign: c")
+    measured(world, seconds=1.0)
+    told = Installation(world, services, {}).call("policy", "route", "c", "--json")
+    assert told.code == 0, told.err
+    assert told.document["lane"] == "slow"
+    assert (told.document["measured"]["holds"], told.document["measured"]["query"]) == (True, "users.scan")

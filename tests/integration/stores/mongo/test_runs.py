@@ -110,3 +110,25 @@ def test_ended_runs_expire_except_launches(runs: Runs) -> None:
     assert runs.get(RUN.id) is None
     assert runs.launch_decided("c1")
     assert runs.undecided() == [undecided]
+
+
+def test_the_cost_of_runs_is_summed_by_inactivity_window_without_launches(runs: Runs) -> None:
+    day = 86_400_000
+    for number, (kind, window, policy, results) in enumerate(
+        [
+            (RunKind.LAUNCH, 45, "a", {"users": 1_000, "chosen": 900}),
+            (RunKind.DUE, 45, "a", {"users": 30, "chosen": 2, "holdout": 1}),
+            (RunKind.PASS, 45, "b", {"users": 10}),
+            (RunKind.DUE, 30, "c", {"users": 8, "chosen": 4}),
+            (RunKind.DUE, None, None, {"users": 5}),
+        ]
+    ):
+        run = replace(RUN, id=f"r{number}", kind=kind, as_of=number, inactivity=window and window * day, policy=policy)
+        runs.add(run)
+        runs.move(run, RunState.RUNNING)
+        runs.move(replace(run, state=RunState.RUNNING), RunState.DECIDED, results)
+    before, after = runs.costs_by_window(["c1"])["c1"]
+    assert (before.inactivity.days, before.policy, before.since, before.runs) == (45, "b", 1, 2)
+    assert (before.evaluated, before.chosen, before.each) == (40, 3, 40 / 3)
+    assert (after.inactivity.days, after.policy, after.each) == (30, "c", 2.0)
+    assert runs.costs_by_window(["c2"]) == {}
