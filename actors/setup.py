@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
-from dramatiq import MessageProxy, set_broker
+from dramatiq import Message, MessageProxy, set_broker
 from dramatiq.common import q_name
+from dramatiq.errors import BrokerError
 
 from actors.broker.broker import HardenedBroker, build_broker
-from actors.fleet import follow_policies
-from actors.messenger import BrokerMessenger
-from actors.middleware import LogContext, Reroute, default_middleware, stop_requested
+from actors.broker.queue_admin import removed, sweep
+from actors.fleet import follow_policies, hand_over, lanes_given_up
+from actors.messenger import SLICES, BrokerMessenger, time_limit
+from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested
 from actors.registry import declare
 from actors.tasks import (
     decide_slice,
@@ -23,10 +26,10 @@ from actors.tasks import (
     warm_cache,
 )
 from engine.app.app import App
-from engine.clock import millis
-from engine.decisions.routing import route
+from engine.decisions.routing import SUSPECT, route
+from engine.domain.lifecycle import SliceState
 from engine.domain.work import SliceKind
-from engine.errors import OperatorError
+from engine.errors import OperatorError, ServiceUnreachable
 from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.policy.models import LaneKind
 from engine.telemetry import logging
@@ -34,6 +37,9 @@ from engine.telemetry.events import emit
 
 ACTORS: Final = (deliver_slice, finish_run, index_users, recheck_users, purge_ended, plan_run, decide_slice, warm_cache)
 """The modules of all actors; importing one registers its actor."""
+
+EVERYTHING: Final = "run"
+"""The process of `tidegate run`, which runs every fleet but that of the suspects as threads."""
 
 
 def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
@@ -49,7 +55,10 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
         lanes=app.policies.lanes,
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
-            reroute=Reroute(lambda message: _lane_of(app, message), lane_options=lambda lane: _limit(app, lane)),
+            reroute=Reroute(lambda message: _lane_of(app, message)),
+            time_limit=TimeLimitBackstop(
+                in_force=lambda message: time_limit(app, message.actor_name, q_name(message.queue_name))
+            ),
         ),
         namespace=namespace or f"tidegate:{app.settings.services.mongo_database}",
     )
@@ -60,9 +69,45 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
     return broker
 
 
-def _lane_of(app: App, message: MessageProxy) -> str | None:
+def hand_over_lanes(app: App, broker: HardenedBroker) -> None:
+    """Leave the lanes that this process's fleets no longer serve to living processes of the fleets that do.
+
+    Call it after each heartbeat: the heartbeats say which fleets live.
+    """
+    policies = app.policies
+    if not lanes_given_up(broker, policies.fleets):
+        return
+    alive = {seen.process for seen in app.liveness.alive()}
+    if EVERYTHING in alive:
+        alive |= {name for name, fleet in policies.fleets.items() if SUSPECT not in fleet.lanes}
+    for lane in hand_over(broker, policies.lanes, policies.fleets, alive):
+        emit("lane.left", process=app.hooks.process, lane=lane, policy=policies.version)
+
+
+def sweep_removed_lanes(app: App, broker: HardenedBroker) -> None:
+    """Move what waits in queues of lanes that are gone from the policies; the clock calls it now and then.
+
+    No fleet serves such a queue after a restart. An outage only costs time: the next call tries again.
+    """
+    policies = app.policies
+    with suppress(BrokerError, ServiceUnreachable):
+        for queue in removed(broker, policies.lanes):
+            moved, expired = sweep(broker, queue, lambda message: _open_lane(app, message))
+            if moved or expired:
+                emit("lane.swept", lane=queue, policy=policies.version, messages=moved, expired=expired)
+
+
+def _open_lane(app: App, message: Message[Any]) -> str | None:
+    """Return the lane of a message under the policies in force; None if its slice is closed or gone."""
+    if message.actor_name not in SLICES:
+        return None
+    slice_ = app.stores.slices.get(str(message.args[0]))
+    return _lane_of(app, message) if slice_ is not None and slice_.state is SliceState.OPEN else None
+
+
+def _lane_of(app: App, message: MessageProxy | Message[Any]) -> str | None:
     """Return the lane that the policies in force give to a slice; None for messages that keep to their queue."""
-    if message.actor_name not in ("process_slice", "deliver_slice"):
+    if message.actor_name not in SLICES:
         return None
     slice_ = app.stores.slices.get(str(message.args[0]))
     record = None if slice_ is None else app.stores.campaigns.get(slice_.campaign)
@@ -85,10 +130,6 @@ def _lane_of(app: App, message: MessageProxy) -> str | None:
             reason=f"enqueued on {q_name(message.queue_name)}",
         )
     return lane
-
-
-def _limit(app: App, lane: str) -> dict[str, object]:
-    return {"time_limit": millis(app.policies.lane(lane).time_limit)}
 
 
 def _captured() -> dict[str, str]:

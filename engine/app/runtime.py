@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -37,13 +37,13 @@ COMMAND: Final = "command"
 class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `threads` is the number of threads of this process that may deliver.
+    `fleets` are the names of the fleets that this process runs.
     """
 
     process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
-    threads: int = 1
+    fleets: Collection[str] = ()
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -62,6 +62,8 @@ class Runtime:
         self.tuner = Tuner()
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
+        self._started: PolicySet | None = None
+        self._unrecorded: PolicySet | None = None
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
@@ -139,6 +141,7 @@ class Runtime:
         """
         self.hooks.process = process
         workspaces = self.workspace_watcher.current.whole()
+        self._started = self.policies
         self._record(self.policies)
         self._record_workspaces(workspaces)
         for loop in ("policies", "workspaces"):
@@ -166,12 +169,58 @@ class Runtime:
     def _record(self, policies: PolicySet) -> None:
         self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
 
+    def start_heartbeat(
+        self,
+        process: str,
+        lanes: Callable[[], Iterable[str]] = tuple,
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Report from now on that this process is alive and serves `lanes`; `then` runs after each heartbeat.
+
+        A set of policies that came into force while MongoDB was away is recorded after the next heartbeat.
+        """
+        self.heartbeat.start(process, lanes, self.notes, then=(self.record_policies, then))
+
+    def notes(self) -> list[str]:
+        """Return, in words, what of the policies in force this process does not follow before a restart."""
+        from engine.policy.effects import behind
+
+        return behind(self._started or self.policies, self.policies, self.hooks.fleets)
+
     def _swapped(self, new: PolicySet) -> None:
-        emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
+        """Follow new policies: the fleets first, because MongoDB may be away while the set is recorded."""
+        from engine.channels.channel import Resizable
+
+        path, notes = str(self.settings.paths.policies), "; ".join(self.notes())
+        emit("policy.swapped", policy=new.version, path=path, profiles=len(new.profiles), text=notes or None)
         for follow in self.hooks.swapped:
-            follow(new)
-        self._record(new)
+            try:
+                follow(new)
+            except Exception as error:  # noqa: BLE001 - the others must still follow
+                emit("engine.failed", process=self.hooks.process, reason=type(error).__name__, error=error)
+        with self._lock:
+            for channel in self.channels.values():
+                if isinstance(channel, Resizable):
+                    channel.resize(self._sending_threads)
+        self.heartbeat.soon()
+        self._unrecorded = new
         self.stores.wakeup.ring()
+        self.record_policies()
+
+    def record_policies(self) -> None:
+        """Record the policies in force, if that has not succeeded yet. Raises the outages of the stores."""
+        new, self._unrecorded = self._unrecorded, None
+        if new is None:
+            return
+        try:
+            self._record(new)
+        except self.stores.OUTAGES:
+            self._unrecorded = self._unrecorded or new
+            raise
+
+    @property
+    def _sending_threads(self) -> int:
+        return self.policies.delivering_threads(self.hooks.fleets)
 
     def _refused(self, error: InvalidSource) -> None:
         path = str(self.settings.paths.policies)
@@ -196,7 +245,7 @@ class Runtime:
 
         with self._lock:
             if name not in self.channels:
-                self.channels[name] = open_email(self.settings.email, self.settings.maildir, self.hooks.threads)
+                self.channels[name] = open_email(self.settings.email, self.settings.maildir, self._sending_threads)
             return self.channels[name]
 
     @cached_property

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import typer
 
+from actors.broker.broker import HardenedBroker
 from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
 from actors.log_options import log_options
 from actors.middleware import wait_for_stop
-from actors.setup import broker_for
+from actors.setup import broker_for, hand_over_lanes
 from engine.app.app import App
 from engine.cli.context import addressed, settings_of
 from engine.cli.prefork import keep
@@ -46,10 +47,10 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     require_usable(app)
     app.watch_files(process)
     app.statistics_recorder.start(process)
-    app.heartbeat.start(process, lambda: lanes_of(app, fleets))
+    app.hooks.fleets = fleets
     broker = broker_for(app)
-    app.hooks.threads = app.policies.delivering_threads(fleets)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
+    beat(app, broker, process, lambda: lanes_of(app, fleets))
     emit("worker.started", process=process)
     while not wait_for_stop(60.0):
         pass
@@ -57,6 +58,11 @@ def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: boo
     stop_fleets(broker, workers)
     emit("worker.stopped", process=process, reason="asked")
     app.close()
+
+
+def beat(app: App, broker: HardenedBroker, process: str, lanes: Callable[[], Iterable[str]]) -> None:
+    """Start the heartbeat of a process with fleets; after each beat it leaves lanes to others, as the policies say."""
+    app.start_heartbeat(process, lanes, lambda: hand_over_lanes(app, broker))
 
 
 def lanes_of(app: App, fleets: Iterable[str]) -> set[str]:

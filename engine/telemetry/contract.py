@@ -255,6 +255,17 @@ _event(
     "policy.swapped", "A complete valid set of policies is in force.", "policy path", measures={"profiles": "profiles"}
 )
 _event(
+    "lane.left",
+    "A process has left a lane to the fleets that serve it after a policy edit.",
+    "process lane policy",
+)
+_event(
+    "lane.swept",
+    "Messages that waited in the queue of a removed lane were moved to the lanes of their campaigns.",
+    "lane policy",
+    measures={"messages": "messages", "expired": "messages"},
+)
+_event(
     "policy.refused",
     "An edit is invalid; the last good set stays in force.",
     "policy path",
