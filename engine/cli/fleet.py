@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import typer
 
@@ -20,6 +21,8 @@ from engine.cli.usable import require_usable
 from engine.errors import NotFound
 from engine.local.services.local_services import LocalServices
 from engine.policy.load import load_policies
+from engine.policy.policyset import PolicySet
+from engine.policy.watch import PolicyWatcher
 from engine.settings import Settings
 from engine.telemetry import logging
 from engine.telemetry.events import emit
@@ -28,15 +31,34 @@ from engine.telemetry.events import emit
 def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
     """Run `tidegate worker`; see `engine.cli.process_commands.worker`."""
     settings = settings_of(context)
-    fleets = load_policies(settings.paths.policies).fleets
+    policies = load_policies(settings.paths.policies)
+    fleets = policies.fleets
     if fleet not in fleets:
         raise NotFound(f"there is no fleet {fleet}", remedy=f"fleets are {', '.join(fleets)}")
     os.nice(fleets[fleet].niceness)
     if as_dramatiq:
         urls = LocalServices.of(settings).running()
         exec_fleet(fleets[fleet], environ={**os.environ, **urls.environment(), FLEET_VARIABLE: fleet})
-    keep(settings, fleets[fleet].processes)
+    keep(settings, fleets[fleet].processes, wanted=_processes_of(fleet, settings.paths.policies, policies))
     serve(addressed(settings), fleet, [fleet])
+
+
+def _processes_of(fleet: str, folder: Path, policies: PolicySet) -> Callable[[], int]:
+    """Return a function that reads the policies again and returns how many processes the fleet should have now.
+
+    A fleet that is gone keeps its processes: they serve its lanes until another fleet's process does.
+    """
+    watcher = PolicyWatcher(folder, policies, on_change=lambda _new, _old: None, on_refused=lambda _error: None)
+    count = policies.fleets[fleet].processes
+
+    def wanted() -> int:
+        nonlocal count
+        watcher.check()
+        found = watcher.current.fleets.get(fleet)
+        count = count if found is None else found.processes
+        return count
+
+    return wanted
 
 
 def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: bool = False) -> None:
