@@ -14,7 +14,7 @@ from engine.clock import SystemClock
 from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.stores.stores import Stores
-from engine.telemetry.events import emit
+from engine.telemetry.events import emit, stand
 
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
@@ -63,6 +63,7 @@ class Runtime:
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
         self._started: PolicySet | None = None
+        self._unlabel: Callable[[], None] = lambda: None
         self._unrecorded: PolicySet | None = None
 
     @cached_property
@@ -142,6 +143,7 @@ class Runtime:
         self.hooks.process = process
         workspaces = self.workspace_watcher.current.whole()
         self._started = self.policies
+        self._unlabel = stand("policy", lambda: self.policies.version)
         self._record(self.policies)
         self._record_workspaces(workspaces)
         for loop in ("policies", "workspaces"):
@@ -266,6 +268,7 @@ class Runtime:
     def close(self) -> None:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
+        self._unlabel()
         for channel in self.channels.values():
             channel.close()
         if "heartbeat" in self.__dict__:
