@@ -37,13 +37,15 @@ COMMAND: Final = "command"
 class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `fleets` are the names of the fleets that this process runs.
+    `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
+    what only a start can set (its niceness).
     """
 
     process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
     fleets: Collection[str] = ()
+    started: PolicySet | None = None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -62,7 +64,6 @@ class Runtime:
         self.tuner = Tuner()
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
-        self._started: PolicySet | None = None
         self._unlabel: Callable[[], None] = lambda: None
         self._unrecorded: PolicySet | None = None
 
@@ -142,7 +143,7 @@ class Runtime:
         """
         self.hooks.process = process
         workspaces = self.workspace_watcher.current.whole()
-        self._started = self.policies
+        self.hooks.started = self.hooks.started or self.policies
         self._unlabel = stand("policy", lambda: self.policies.version)
         self._record(self.policies)
         self._record_workspaces(workspaces)
@@ -187,7 +188,7 @@ class Runtime:
         """Return, in words, what of the policies in force this process does not follow before a restart."""
         from engine.policy.effects import behind
 
-        return behind(self._started or self.policies, self.policies, self.hooks.fleets)
+        return behind(self.hooks.started or self.policies, self.policies, self.hooks.fleets)
 
     def _swapped(self, new: PolicySet) -> None:
         """Follow new policies: the fleets first, because MongoDB may be away while the set is recorded."""

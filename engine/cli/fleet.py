@@ -40,7 +40,7 @@ def worker(context: typer.Context, fleet: str, *, as_dramatiq: bool) -> None:
         urls = LocalServices.of(settings).running()
         exec_fleet(fleets[fleet], environ={**os.environ, **urls.environment(), FLEET_VARIABLE: fleet})
     keep(settings, fleets[fleet].processes, wanted=_processes_of(fleet, settings.paths.policies, policies))
-    serve(addressed(settings), fleet, [fleet])
+    serve(addressed(settings), fleet, [fleet], started=policies)
 
 
 def _processes_of(fleet: str, folder: Path, policies: PolicySet) -> Callable[[], int]:
@@ -61,9 +61,15 @@ def _processes_of(fleet: str, folder: Path, policies: PolicySet) -> Callable[[],
     return wanted
 
 
-def serve(settings: Settings, process: str, fleets: Sequence[str], *, exact: bool = False) -> None:
-    """Serve these fleets as threads of this process until a stop request; `exact` as in `log_options`."""
+def serve(
+    settings: Settings, process: str, fleets: Sequence[str], *, exact: bool = False, started: PolicySet | None = None
+) -> None:
+    """Serve these fleets as threads of this process until a stop request; `exact` as in `log_options`.
+
+    `started` are the policies by which the process was set up, if an earlier process did that.
+    """
     app = App(settings)
+    app.hooks.started = started
     logging.configure(log_options(app.settings, process, exact=exact), clock=app.system)
     on_signals()
     require_usable(app)
