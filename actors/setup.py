@@ -55,7 +55,7 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
         lanes=app.policies.lanes,
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
-            reroute=Reroute(lambda message: _lane_of(app, message)),
+            reroute=Reroute(lambda message: _lane_of(app, message), version=lambda: app.policies.version),
             time_limit=TimeLimitBackstop(
                 in_force=lambda message: time_limit(app, message.actor_name, q_name(message.queue_name))
             ),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from bench import report
+from bench import lanes_edits, report
 from bench.calibration import calibrate
 from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
@@ -294,7 +294,12 @@ def _shares(_: int, rounds: int) -> str:
     return "\n".join(rows)
 
 
-_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate, "shares": _shares}
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {
+    "brake": _brake,
+    "rate": _rate,
+    "shares": _shares,
+    "edits": lanes_edits.part,
+}
 
 GOALS: Final = {
     "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
@@ -303,6 +308,8 @@ GOALS: Final = {
     "110 in any second at the sink.",
     "shares": "**P14**: lane-seconds of three workspaces with weights 1 : 2 : 5, whose slices cost 1 : 3 : 10, within "
     "5 % of the weights while all have work.",
+    "edits": "**P12**: ten edits move a running campaign between two lanes: at most 5 s from the save to the first "
+    "slice in the new lane; no mail missing, none doubled.",
 }
 
 

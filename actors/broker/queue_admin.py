@@ -14,7 +14,7 @@ from dramatiq import Message
 from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import DecodeError
 
-from actors.broker.broker import HardenedBroker
+from actors.broker.broker import CHUNK, HardenedBroker
 from engine.clock import Instant
 from engine.errors import NotFound
 from engine.stores.driver_errors import redis_trouble
@@ -112,7 +112,7 @@ def sweep(broker: HardenedBroker, queue: str, lane_of: LaneOf) -> tuple[int, int
     moved = 0
     try:
         for name, messages in ((ready, stored), (f"{ready}.DQ", f"{ready}.DQ.msgs")):
-            ids: Any = broker.client.lrange(name, 0, -1)
+            ids: Any = broker.client.lrange(name, 0, CHUNK - 1)
             moved += _move(broker, name, messages, [*ids, *_orphans(broker, name, messages, ids)], lane_of)
         cutoff = int(broker.client.time()[0]) * 1_000 - broker.dead_message_ttl
         expired: Any = broker.client.zrangebyscore(dead, 0, cutoff)
@@ -125,16 +125,21 @@ def sweep(broker: HardenedBroker, queue: str, lane_of: LaneOf) -> tuple[int, int
 
 
 def _orphans(broker: HardenedBroker, name: str, messages: str, waiting: Collection[bytes]) -> list[bytes]:
-    """Return the messages of a queue that no living process holds: their holders died while nobody served the lane."""
+    """Return the messages of a queue that no living process holds: their holders died while nobody served the lane.
+
+    Forget what the dead ones held.
+    """
     queue = name.removeprefix(f"{broker.namespace}:")
-    now = int(broker.client.time()[0]) * 1_000
-    living: Any = broker.client.zrangebyscore(
-        f"{broker.namespace}:__heartbeats__", now - broker.heartbeat_timeout, "+inf"
-    )
+    cutoff = int(broker.client.time()[0]) * 1_000 - broker.heartbeat_timeout
     held: set[bytes] = set()
-    for holder in living:
-        taken: Any = broker.client.smembers(f"{broker.namespace}:__acks__.{holder.decode()}.{queue}")
-        held |= taken
+    holders: Any = broker.client.zrange(f"{broker.namespace}:__heartbeats__", 0, -1, withscores=True)
+    for holder, beat in holders:
+        acks = f"{broker.namespace}:__acks__.{holder.decode()}.{queue}"
+        if beat > cutoff:
+            taken: Any = broker.client.smembers(acks)
+            held |= taken
+        else:
+            broker.client.delete(acks)
     everything: Any = broker.client.hkeys(messages)
     return [key for key in everything if key not in held and key not in set(waiting)]
 

@@ -208,6 +208,53 @@ def test_work_queued_in_a_lane_that_is_removed_before_a_restart_goes_on_at_once(
     broker.close()
 
 
+def test_a_lane_that_is_renamed_while_it_works_loses_and_doubles_nothing(installation: Installation) -> None:
+    installation.env["TIDEGATE_FAILPOINTS"] = "slice.decided=wait300@*"
+    world = installation.world
+    fleets: dict[str, Any] = yaml.safe_load(yaml.safe_dump(POLICIES["fleets"]))
+
+    def rename(before: str, after: str) -> str:
+        """Replace a lane by another one of a new name; return the version of the edited policies."""
+        fleets["all"]["lanes"] = [*(lane for lane in fleets["all"]["lanes"] if lane != before), after]
+        (world.folder / "policies" / "lanes.yaml").write_text(
+            yaml.safe_dump({"lanes": {**POLICIES["lanes"], after: {"kind": "decide"}}, "fleets": fleets})
+        )
+        world.profile(lane=after, slice_users=2, in_flight=100)
+        world.reload()
+        return world.app.policies.version
+
+    rename("", "one")
+    users = [f"u{number:02}" for number in range(48)]
+    world.users(users)
+    world.apply({"campaign": "c", "kind": "one_off"})
+    world.launch("c")
+    process = installation.running()
+    installation.until(lambda: installation.lines("slice.claimed"), "the first slice", process)
+    version = rename("one", "two")
+    installation.until(lambda: installation.lines("slice.claimed", policy=version), "a slice in the new lane", process)
+    installation.until(lambda: world.state("c") == "finished", "the campaign", process)
+    assert world.sent() == [(user, "one") for user in users]
+    queues = {row["queue"] for row in installation.call("queue", "list", "--json").document}
+    assert ("two" in queues, "one" in queues) == (True, False)
+    assert installation.end(process) == 0
+
+
+def test_a_check_before_saving_names_the_live_campaigns_that_would_move(installation: Installation) -> None:
+    world = installation.world
+    world.user("someone")
+    world.apply({"campaign": "going"})
+    world.launch("going")
+    edited = world.folder / "default.yaml"
+    edited.write_text("profile: default\nlane: slow\n")
+    told = installation.call("policy", "check", "default.yaml", "--json").document
+    assert told["campaigns"]["live"] == 1
+    assert [(move["after"]["campaign"], move["after"]["lane"]) for move in told["moved"]] == [("going", "slow")]
+    assert "going: decides in slow (was fast)" in installation.call("policy", "check", "default.yaml").out
+    missing = {"TIDEGATE_SERVICES__MONGO_URL": "mongodb://127.0.0.1:9"}
+    without = installation.call("policy", "check", "default.yaml", **missing)
+    assert (without.code, "MongoDB was not asked" in without.err) == (0, True)
+
+
 def test_messages_queued_on_the_old_lane_move_to_the_new_one(make_world: Callable[..., World]) -> None:
     world = make_world(slice_users=2, in_flight=100, lane="slow")
     world.users([f"u{i}" for i in range(12)])
