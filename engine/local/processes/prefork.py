@@ -123,14 +123,14 @@ class _Parent:
         if self.wanted is None:
             return
         count, staying = max(1, self.wanted()), [child for child in self.children if not child.leaving]
+        if count != len(staying):
+            self.say(f"processes wanted: {count} (until now {len(staying)})")
         for child in staying[count:]:
             child.leaving, child.due = True, now + self.patience.total_seconds() * MARGIN
             self._tell(signal.SIGTERM, [child])
         for _ in range(count - len(staying)):
             self._numbered += 1
             self.children.append(Child(self._numbered))
-        if count != len(staying):
-            self.say(f"{count} children are wanted (until now {len(staying)})")
         self._tell(signal.SIGKILL, [child for child in self.children if child.leaving and now > child.due])
         self.children = [child for child in self.children if child.pid or not child.leaving]
 

@@ -156,11 +156,11 @@ def test_more_or_fewer_children_follow_an_edit_and_the_others_continue(keep: Kee
     parent = keep(1, IN_ORDER, 30.0, str(wanted))
     first = parent.born()
     wanted.write_text("3")
-    assert parent.line() == "told 3 children are wanted (until now 1)"
+    assert parent.line() == "told processes wanted: 3 (until now 1)"
     others = {parent.born(), parent.born()}
     assert {child.pid for child in psutil.Process(parent.process.pid).children()} == {first, *others}
     wanted.write_text("1")
-    assert parent.line() == "told 1 children are wanted (until now 3)"
+    assert parent.line() == "told processes wanted: 1 (until now 3)"
     assert [parent.line(), parent.line()] == ["in order", "in order"]
     psutil.wait_procs([psutil.Process(pid) for pid in others if psutil.pid_exists(pid)], timeout=10)
     assert psutil.Process(first).is_running(), "those that end end nobody else"
@@ -177,7 +177,7 @@ def test_a_child_that_is_not_wanted_and_does_not_end_is_killed(keep: Keep, tmp_p
     parent = keep(2, STUBBORN, 2.0, str(wanted))
     pids = {parent.born(), parent.born()}
     wanted.write_text("1")
-    assert parent.line() == "told 1 children are wanted (until now 2)"
+    assert parent.line() == "told processes wanted: 1 (until now 2)"
     assert parent.line() == "no"
     gone, _ = psutil.wait_procs([psutil.Process(pid) for pid in pids], timeout=10)
     assert len(gone) == 1
