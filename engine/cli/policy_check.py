@@ -42,7 +42,7 @@ class LookedAt:
 
     def __str__(self) -> str:
         live = "" if self.live is None else f", {len(self.live)} live"
-        return f"{len(self.files)} files{live}"
+        return f"of {len(self.files)} in files{live}"
 
 
 def show_effects(settings: Settings, before: PolicySet, after: PolicySet, *, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def show_effects(settings: Settings, before: PolicySet, after: PolicySet, *, as_
         }
         typer.echo(json.dumps(document))
         return
-    head = f"campaigns that move ({looked_at} looked at):" if moves else f"no campaign moves ({looked_at} looked at)"
+    head = f"campaigns that move ({looked_at}):" if moves else f"no campaign moves ({looked_at})"
     sections: list[tuple[str, Sequence[object]]] = [
         ("", changes),
         (head, moves),

@@ -79,7 +79,7 @@ def test_check_of_a_file_shows_the_changes_before_it_is_saved(desk: Desk) -> Non
     text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
     edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
     assert desk.run("check", str(edited)).stdout == (
-        "profiles.bulk.in_flight: 8 (was 4)\nno campaign moves (2 files looked at)\n"
+        "profiles.bulk.in_flight: 8 (was 4)\nno campaign moves (of 2 in files)\n"
     )
     document = desk.json("check", str(edited))
     assert document["differences"] == [{"key": "profiles.bulk.in_flight", "before": 4, "after": 8}]
@@ -100,7 +100,7 @@ def test_check_of_a_file_shows_what_moves_who_serves_it_and_what_needs_a_restart
     result = desk.run("check", str(after))
     said = result.stdout.splitlines()
     assert "only the campaign files are looked at" in result.stderr
-    assert "campaigns that move (2 files looked at):" in said
+    assert "campaigns that move (of 2 in files):" in said
     assert "  shop/quick: decides in slow (was fast), delivers in post (was deliver)" in said
     assert "  shop/slow: delivers in post (was deliver)" in said
     assert "  lane fast: served by hares (was fast)" in said
