@@ -10,7 +10,7 @@ import os
 
 from actors.log_options import log_options
 from actors.middleware.last_words import LastWords
-from actors.setup import broker_for, hand_over_lanes
+from actors.setup import broker_for
 from engine.app.app import App
 from engine.settings import load_settings
 from engine.telemetry import logging
@@ -36,6 +36,6 @@ app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.statistics_recorder.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.hooks.fleets = (os.environ.get("TIDEGATE_FLEET", ""),)
 broker = broker_for(app)
-app.start_heartbeat(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes, lambda: hand_over_lanes(app, broker))
+app.start_heartbeat(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes)
 broker.add_middleware(LastWords(_ended))
 emit("worker.started", process=os.environ.get("TIDEGATE_FLEET", "worker"))

@@ -11,7 +11,7 @@ from dramatiq.errors import BrokerError
 
 from actors.broker.broker import HardenedBroker, build_broker
 from actors.broker.queue_admin import removed, sweep
-from actors.fleet import follow_policies, hand_over, lanes_given_up
+from actors.live_fleets import LiveFleets
 from actors.messenger import SLICES, BrokerMessenger, time_limit
 from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested
 from actors.registry import declare
@@ -26,7 +26,7 @@ from actors.tasks import (
     warm_cache,
 )
 from engine.app.app import App
-from engine.decisions.routing import SUSPECT, route
+from engine.decisions.routing import route
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import SliceKind
 from engine.errors import OperatorError, ServiceUnreachable
@@ -37,9 +37,6 @@ from engine.telemetry.events import emit
 
 ACTORS: Final = (deliver_slice, finish_run, index_users, recheck_users, purge_ended, plan_run, decide_slice, warm_cache)
 """The modules of all actors; importing one registers its actor."""
-
-EVERYTHING: Final = "run"
-"""The process of `tidegate run`, which runs every fleet but that of the suspects as threads."""
 
 
 def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
@@ -65,23 +62,10 @@ def broker_for(app: App, *, namespace: str | None = None) -> HardenedBroker:
     set_broker(broker)
     app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
     app.hooks.stop = stop_requested
-    app.hooks.swapped.append(lambda new: follow_policies(broker, new.lanes, new.fleets))
+    live = LiveFleets(app, broker)
+    app.hooks.swapped.append(live.follow)
+    app.hooks.after_beat = live.after_beat
     return broker
-
-
-def hand_over_lanes(app: App, broker: HardenedBroker) -> None:
-    """Leave the lanes that this process's fleets no longer serve to living processes of the fleets that do.
-
-    Call it after each heartbeat: the heartbeats say which fleets live.
-    """
-    policies = app.policies
-    if not lanes_given_up(broker, policies.fleets):
-        return
-    alive = {seen.process for seen in app.liveness.alive()}
-    if EVERYTHING in alive:
-        alive |= {name for name, fleet in policies.fleets.items() if SUSPECT not in fleet.lanes}
-    for lane in hand_over(broker, policies.lanes, policies.fleets, alive):
-        emit("lane.left", process=app.hooks.process, lane=lane, policy=policies.version)
 
 
 def sweep_removed_lanes(app: App, broker: HardenedBroker) -> None:

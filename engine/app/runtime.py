@@ -38,7 +38,7 @@ class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
     `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
-    what only a start can set (its niceness).
+    what only a start can set (its niceness). `after_beat` runs after each heartbeat.
     """
 
     process: str = COMMAND
@@ -46,6 +46,7 @@ class Hooks:
     stop: Callable[[], bool] = bool
     fleets: Collection[str] = ()
     started: PolicySet | None = None
+    after_beat: Callable[[], object] = lambda: None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -65,7 +66,7 @@ class Runtime:
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
         self._unlabel: Callable[[], None] = lambda: None
-        self._unrecorded: PolicySet | None = None
+        self._unrecorded: dict[str, Callable[[], None]] = {}
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
@@ -160,8 +161,9 @@ class Runtime:
         path = str(self.settings.paths.workspaces)
         changed = sorted(name for name in {*new, *old} if new.get(name) is not old.get(name))
         emit("workspace.swapped", workspace_set=new.version, path=path, workspaces=len(new), text=", ".join(changed))
-        self._record_workspaces(new)
+        self._unrecorded["workspaces"] = lambda: self._record_workspaces(new)
         self.stores.wakeup.ring()
+        self.record_files()
 
     def _refused_workspaces(self, error: InvalidSource) -> None:
         path, version = str(self.settings.paths.workspaces), self.catalogues.version
@@ -172,17 +174,12 @@ class Runtime:
     def _record(self, policies: PolicySet) -> None:
         self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
 
-    def start_heartbeat(
-        self,
-        process: str,
-        lanes: Callable[[], Iterable[str]] = tuple,
-        then: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Report from now on that this process is alive and serves `lanes`; `then` runs after each heartbeat.
+    def start_heartbeat(self, process: str, lanes: Callable[[], Iterable[str]] = tuple) -> None:
+        """Report from now on that this process is alive and serves `lanes`.
 
-        A set of policies that came into force while MongoDB was away is recorded after the next heartbeat.
+        Sets of files that came into force while MongoDB was away are recorded after the next heartbeat.
         """
-        self.heartbeat.start(process, lanes, self.notes, then=(self.record_policies, then))
+        self.heartbeat.start(process, lanes, self.notes, then=(self.record_files, lambda: self.hooks.after_beat()))
 
     def notes(self) -> list[str]:
         """Return, in words, what of the policies in force this process does not follow before a restart."""
@@ -206,20 +203,16 @@ class Runtime:
                 if isinstance(channel, Resizable):
                     channel.resize(self._sending_threads)
         self.heartbeat.soon()
-        self._unrecorded = new
+        self._unrecorded["policies"] = lambda: self._record(new)
         self.stores.wakeup.ring()
-        self.record_policies()
+        self.record_files()
 
-    def record_policies(self) -> None:
-        """Record the policies in force, if that has not succeeded yet. Raises the outages of the stores."""
-        new, self._unrecorded = self._unrecorded, None
-        if new is None:
-            return
-        try:
-            self._record(new)
-        except self.stores.OUTAGES:
-            self._unrecorded = self._unrecorded or new
-            raise
+    def record_files(self) -> None:
+        """Record the sets of files that came into force and are not recorded yet. Raises the outages of the stores."""
+        for name, record in list(self._unrecorded.items()):
+            record()
+            if self._unrecorded.get(name) is record:
+                del self._unrecorded[name]
 
     @property
     def _sending_threads(self) -> int:

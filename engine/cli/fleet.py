@@ -8,11 +8,10 @@ from pathlib import Path
 
 import typer
 
-from actors.broker.broker import HardenedBroker
 from actors.fleet import FLEET_VARIABLE, exec_fleet, run_fleet_in_process, stop_fleets
 from actors.log_options import log_options
 from actors.middleware import wait_for_stop
-from actors.setup import broker_for, hand_over_lanes
+from actors.setup import broker_for
 from engine.app.app import App
 from engine.cli.context import addressed, settings_of
 from engine.cli.prefork import keep
@@ -78,7 +77,7 @@ def serve(
     app.hooks.fleets = fleets
     broker = broker_for(app)
     workers = [run_fleet_in_process(broker, app.policies.fleets[name], name) for name in fleets]
-    beat(app, broker, process, lambda: lanes_of(app, fleets))
+    app.start_heartbeat(process, lambda: lanes_of(app, fleets))
     emit("worker.started", process=process)
     while not wait_for_stop(60.0):
         pass
@@ -86,11 +85,6 @@ def serve(
     stop_fleets(broker, workers)
     emit("worker.stopped", process=process, reason="asked")
     app.close()
-
-
-def beat(app: App, broker: HardenedBroker, process: str, lanes: Callable[[], Iterable[str]]) -> None:
-    """Start the heartbeat of a process with fleets; after each beat it leaves lanes to others, as the policies say."""
-    app.start_heartbeat(process, lanes, lambda: hand_over_lanes(app, broker))
 
 
 def lanes_of(app: App, fleets: Iterable[str]) -> set[str]:

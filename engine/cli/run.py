@@ -20,7 +20,7 @@ from actors.setup import broker_for, sweep_removed_lanes
 from engine.app.app import App
 from engine.cli.context import addressed, migrate, require_openable, say, settings_of, where_mails_go, with_urls
 from engine.cli.feed import following
-from engine.cli.fleet import beat, lanes_of, serve
+from engine.cli.fleet import lanes_of, serve
 from engine.cli.prefork import fork, keep
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
@@ -100,7 +100,6 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     app.hooks.fleets = fleets
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
     app.hooks.fleets = workers  # with the fleets that a later edit adds
-    beat(app, broker, "run", lambda: lanes_of(app, workers))
 
     def start_missing(new: PolicySet) -> None:
         for name, fleet in new.fleets.items():
@@ -108,6 +107,8 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
                 workers[name] = run_fleet_in_process(broker, fleet, name)
 
     app.hooks.swapped.append(start_missing)
+    start_missing(app.policies)  # an edit may have come meanwhile
+    app.start_heartbeat("run", lambda: lanes_of(app, workers))
     feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect
 
 from actors.messenger import time_limit
 from actors.setup import ACTORS
@@ -204,7 +206,7 @@ def test_window_and_delivery(world: World) -> None:
     edit(world, slice_users=100)
     launch(world)
     dispatched(world)
-    world.work(lambda kind, _: kind == "process")
+    world.work(lambda kind, _: kind != "deliver")
     edit(world, slice_users=100, channels={"email": {"window": 3}}, delivery="at_most_once")
     with listening() as emitted:
         world.settle()
@@ -251,3 +253,28 @@ def test_a_campaign_moved_ten_times_sends_each_mail_once(world: World) -> None:
     world.settle()
     assert world.sent() == [(user, "one") for user in USERS]
     assert world.record("c").state is CampaignState.LIVE
+
+
+@pytest.mark.parametrize("files", ["policies", "workspaces"])
+def test_a_set_that_came_into_force_while_mongodb_was_away_is_recorded_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, files: str
+) -> None:
+    assert world.app.policies.version, "in force before the edit"
+    store = world.app.stores.policy_versions if files == "policies" else world.app.stores.workspace_versions
+
+    def away(*_: object) -> None:
+        raise AutoReconnect
+
+    with monkeypatch.context() as outage, suppress(AutoReconnect):
+        outage.setattr(store, "record", away)
+        if files == "policies":
+            world.profile(lane="slow")
+            world.app.watcher.look()
+        else:
+            world.workspace(attributes={"tier": "string"})
+            world.app.workspace_watcher.look()
+    before = world.database[files].count_documents({})
+    world.app.record_files()
+    assert world.database[files].count_documents({}) == before + 1
+    world.app.record_files()
+    assert world.database[files].count_documents({}) == before + 1
