@@ -40,8 +40,9 @@ class LiveFleets:
         The heartbeats say which fleets live. Raises the outages of the stores.
         """
         self.follow()
-        if not lanes_given_up(self._broker, self._app.policies.fleets):
-            return
+        now = self._app.policies
+        if lanes_given_up(self._broker, now.fleets).isdisjoint(now.lanes):
+            return  # lanes that are gone from the policies are served on
         alive = {seen.process for seen in self._app.liveness.alive()}
         with self._lock:
             policies = self._app.policies

@@ -20,7 +20,7 @@ EDITS: Final = 10
 """Edits while the campaign is being decided and sent."""
 LANES: Final = ("slow", "fast")
 """The lanes between which it is moved, each served by the fleet of the same name."""
-WAIT: Final = 1_000
+WAIT: Final = 2_000
 """Milliseconds that each batch waits, so that the campaign is still being decided at the last edit."""
 SLICE: Final = 500
 """Users of a slice, which is one batch."""
