@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Final, Protocol
@@ -20,10 +20,10 @@ from weakref import WeakKeyDictionary
 
 from dramatiq import Worker
 from dramatiq.cli import make_argument_parser
-from dramatiq.common import dq_name
 from dramatiq.worker import _WorkerMiddleware
 
 from actors.broker.broker import HardenedBroker
+from actors.worker_threads import fetched, leave, resize, set_pace, take_up
 from engine.clock import millis
 from engine.errors import WrongCall
 
@@ -158,21 +158,59 @@ def run_fleet_in_process(broker: HardenedBroker, fleet: Fleet, name: str = "") -
 
 
 def follow_policies(broker: HardenedBroker, lanes: Iterable[str], fleets: Mapping[str, Fleet]) -> None:
-    """Declare new lanes while running, and let the workers of this process serve the ones of their fleet.
+    """Let the workers of this process follow the policies: declare new lanes, then serve, fetch and pause as they say.
 
-    A removed lane is served until the process ends, because messages may still be in it. The thread count of a fleet is
-    fixed when it starts.
+    A worker whose fleet no longer serves a lane goes on with it until `hand_over`; a worker whose fleet is gone goes on
+    with all of its lanes until then.
     """
     for lane in lanes:
         if lane not in broker.queues:
             broker.declare_queue(lane)
-    for worker in [middleware.worker for middleware in broker.middleware if isinstance(middleware, _WorkerMiddleware)]:
-        fleet = fleets.get(_named.get(worker) or os.environ.get(FLEET_VARIABLE, ""))
-        served = worker.consumer_whitelist or set()
-        for lane in () if fleet is None else sorted(set(fleet.lanes) - served):
-            worker.consumer_whitelist = {*(worker.consumer_whitelist or ()), lane}
-            worker._add_consumer(lane)  # noqa: SLF001 - declaring the lane does this for a worker that knows it
-            worker._add_consumer(dq_name(lane), delay=True)  # noqa: SLF001 - the same
+    for worker in _workers(broker):
+        fleet = fleets.get(_name_of(worker))
+        if fleet is None:
+            continue
+        for lane in sorted(set(fleet.lanes) - fetched(worker)):
+            take_up(worker, lane)
+        set_pace(worker, prefetch=prefetch(fleet), pause=fleet.worker_timeout)
+        resize(worker, fleet.threads)
+
+
+def hand_over(
+    broker: HardenedBroker, lanes: Iterable[str], fleets: Mapping[str, Fleet], alive: Collection[str]
+) -> list[str]:
+    """Leave lanes to the fleets that serve them now; return the lanes that a worker here has left.
+
+    `alive` are the fleets with a living process. A lane of which none is alive is served on, so that an edit that names
+    a fleet without a process stops nothing. A lane that is gone from the policies is served on as well: its messages
+    move to their new lanes.
+    """
+    left: list[str] = []
+    for worker in _workers(broker):
+        name = _name_of(worker)
+        own = set(fleets[name].lanes) if name in fleets else set()
+        for lane in sorted(fetched(worker) - own):
+            if lane in lanes and any(lane in fleets[other].lanes for other in alive if other in fleets):
+                leave(worker, lane)
+                left.append(lane)
+    return left
+
+
+def lanes_given_up(broker: HardenedBroker, fleets: Mapping[str, Fleet]) -> set[str]:
+    """Return the lanes that workers of this process still serve although their fleets no longer do."""
+    given_up: set[str] = set()
+    for worker in _workers(broker):
+        fleet = fleets.get(_name_of(worker))
+        given_up |= fetched(worker) - set(() if fleet is None else fleet.lanes)
+    return given_up
+
+
+def _workers(broker: HardenedBroker) -> list[Worker]:
+    return [middleware.worker for middleware in broker.middleware if isinstance(middleware, _WorkerMiddleware)]
+
+
+def _name_of(worker: Worker) -> str:
+    return _named.get(worker) or os.environ.get(FLEET_VARIABLE, "")
 
 
 def stop_fleets(broker: HardenedBroker, workers: Sequence[Worker], *, timeout: timedelta = STOP_TIMEOUT) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from dramatiq import Actor, Message
@@ -12,17 +12,35 @@ from dramatiq.errors import BrokerError
 from actors.broker.broker import HardenedBroker
 from actors.middleware import Refused
 from actors.middleware.time_limit import FACTOR
+from actors.registry import SPECS
 from engine.app.app import App
 from engine.clock import millis
 
+SLICES: Final = ("process_slice", "deliver_slice")
+"""The actors whose messages name slices; these travel in the lanes of their campaigns."""
+
 _log = structlog.get_logger(__name__)
+
+
+def time_limit(app: App, actor: str, lane: str) -> int | None:
+    """Return the time limit (ms) of an actor's messages in a lane under the policies in force; None for no such lane.
+
+    The engine's own messages have limits of their own; a longer one of their lane holds instead.
+    """
+    if lane not in app.policies.lanes:
+        return None
+    limit = millis(app.policies.lane(lane).time_limit)
+    if actor == "deliver_slice":
+        # add the provider's longest attempt: the last mail of a batch may wait that long after the batch's own time
+        return limit + int(millis(app.settings.email.attempt) / FACTOR)
+    return limit if actor in SLICES else max(limit, millis(SPECS[actor].time_limit))
 
 
 class BrokerMessenger:
     """Enqueues messages through the broker; an outage of Redis is logged and only costs time."""
 
     def __init__(self, broker: HardenedBroker, actors: Mapping[str, Actor[Any, Any]], app: App) -> None:
-        self._broker = broker
+        self.broker = broker
         self._actors = actors
         self._app = app
 
@@ -61,11 +79,9 @@ class BrokerMessenger:
 
     def _in_lane(self, actor: str, slice_id: str, lane: str) -> Message[Any]:
         """Return a message in a lane, with that lane's time limit."""
-        limit = millis(self._app.policies.lane(lane).time_limit)
-        if actor == "deliver_slice":
-            # add the provider's longest attempt: the last mail of a batch may wait that long after the batch's own time
-            limit += int(millis(self._app.settings.email.attempt) / FACTOR)
-        message = self._actors[actor].message_with_options(args=(slice_id,), time_limit=limit)
+        message = self._actors[actor].message_with_options(
+            args=(slice_id,), time_limit=time_limit(self._app, actor, lane)
+        )
         copy: Message[Any] = message.copy(queue_name=lane)
         return copy
 
@@ -73,6 +89,6 @@ class BrokerMessenger:
         if not messages:
             return
         try:
-            self._broker.enqueue_many(messages)
+            self.broker.enqueue_many(messages)
         except (BrokerError, Refused) as error:
             _log.warning("messenger.unheard", messages=len(messages), error=str(error))

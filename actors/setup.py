@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
-from dramatiq import MessageProxy, set_broker
+from dramatiq import Message, MessageProxy, set_broker
 from dramatiq.common import q_name
+from dramatiq.errors import BrokerError
 
 from actors.broker.broker import HardenedBroker, build_broker
-from actors.fleet import follow_policies
-from actors.messenger import BrokerMessenger
+from actors.broker.queue_admin import removed, sweep
+from actors.live_fleets import LiveFleets
+from actors.messenger import SLICES, BrokerMessenger, time_limit
 from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested, time_left
 from actors.middleware.time_limit import FACTOR, INTERVAL_SECONDS
 from actors.registry import declare
@@ -25,10 +28,10 @@ from actors.tasks import (
     warm_cache,
 )
 from engine.app.app import App
-from engine.clock import millis
 from engine.decisions.routing import route
+from engine.domain.lifecycle import SliceState
 from engine.domain.work import SliceKind
-from engine.errors import OperatorError
+from engine.errors import OperatorError, ServiceUnreachable
 from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.policy.models import LaneKind
 from engine.telemetry import logging
@@ -54,8 +57,13 @@ def broker_for(
         lanes=app.policies.lanes,
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
-            reroute=Reroute(lambda message: _lane_of(app, message), lane_options=lambda lane: _limit(app, lane)),
-            time_limit=TimeLimitBackstop(factor=factor, interval=interval, holds=_Holds(app)),
+            reroute=Reroute(lambda message: _lane_of(app, message), version=lambda: app.policies.version),
+            time_limit=TimeLimitBackstop(
+                factor=factor,
+                interval=interval,
+                holds=_Holds(app),
+                in_force=lambda message: time_limit(app, message.actor_name, q_name(message.queue_name)),
+            ),
         ),
         namespace=namespace or f"tidegate:{app.settings.services.mongo_database}",
     )
@@ -63,7 +71,9 @@ def broker_for(
     app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
     app.hooks.stop = stop_requested
     app.hooks.time_left = time_left
-    app.hooks.swapped.append(lambda new: follow_policies(broker, new.lanes, new.fleets))
+    live = LiveFleets(app, broker)
+    app.hooks.swapped.append(live.follow)
+    app.hooks.after_beat = live.after_beat
     return broker
 
 
@@ -82,9 +92,30 @@ class _Holds:
         return None if worker is None else worker.overrunning(thread)
 
 
-def _lane_of(app: App, message: MessageProxy) -> str | None:
+def sweep_removed_lanes(app: App, broker: HardenedBroker) -> None:
+    """Move what waits in queues of lanes that are gone from the policies; the clock calls it now and then.
+
+    No fleet serves such a queue after a restart. An outage only costs time: the next call tries again.
+    """
+    policies = app.policies
+    with suppress(BrokerError, ServiceUnreachable):
+        for queue in removed(broker, policies.lanes):
+            moved, expired = sweep(broker, queue, lambda message: _open_lane(app, message))
+            if moved or expired:
+                emit("lane.swept", lane=queue, policy=policies.version, messages=moved, expired=expired)
+
+
+def _open_lane(app: App, message: Message[Any]) -> str | None:
+    """Return the lane of a message under the policies in force; None if its slice is closed or gone."""
+    if message.actor_name not in SLICES:
+        return None
+    slice_ = app.stores.slices.get(str(message.args[0]))
+    return _lane_of(app, message) if slice_ is not None and slice_.state is SliceState.OPEN else None
+
+
+def _lane_of(app: App, message: MessageProxy | Message[Any]) -> str | None:
     """Return the lane that the policies in force give to a slice; None for messages that keep to their queue."""
-    if message.actor_name not in ("process_slice", "deliver_slice"):
+    if message.actor_name not in SLICES:
         return None
     slice_ = app.stores.slices.get(str(message.args[0]))
     record = None if slice_ is None else app.stores.campaigns.get(slice_.campaign)
@@ -107,10 +138,6 @@ def _lane_of(app: App, message: MessageProxy) -> str | None:
             reason=f"enqueued on {q_name(message.queue_name)}",
         )
     return lane
-
-
-def _limit(app: App, lane: str) -> dict[str, object]:
-    return {"time_limit": millis(app.policies.lane(lane).time_limit)}
 
 
 def _captured() -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from engine.errors import InvalidSource
@@ -17,7 +19,17 @@ INTERVAL: Final = 1.0
 """Seconds between two checks. A change must be in force within 5 s, and reading a few small files costs nothing."""
 
 SETTLING: Final = 0.2
-"""Seconds that an invalid set must last before it is reported: an editor empties a file, then writes it."""
+"""Seconds that a changed folder must stay as it is before it counts: an editor empties a file, then writes it, and half
+of a file may be valid."""
+
+UNREST: Final = 2.0
+"""Seconds after which a folder that never rests is read nevertheless: an edit must be in force within 5 s."""
+
+_LEFT: Final = re.compile(
+    r"[.#].*|.*(~|\.sw[a-z]|\.tmp|\.bak|\.orig|\.rej|\.md|___jb_(tmp|old|bak)___)|[0-9]+|sed[A-Za-z0-9]{6}"
+)
+"""Names of files that editors and tools leave or make for a moment: swap files, backups, vim's `4913`, JetBrains'
+`___jb_tmp___`, the file that `sed -i` renames; and notes for people."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +42,7 @@ class FolderWatcher(Generic[S]):
     `on_valid()` when a refused folder contains a valid set again. In between, the last good set stays in force. Checks
     compare the files' content, so a touched file is not a change, and an edit within one tick of a file system's clock
     is one.
+    The times of files do not matter.
     """
 
     def __init__(
@@ -44,6 +57,7 @@ class FolderWatcher(Generic[S]):
         on_refused: Callable[[InvalidSource], None],
         on_valid: Callable[[], None] = lambda: None,
         interval: float = INTERVAL,
+        settling: float = SETTLING,
         name: str = "folder-watcher",
     ) -> None:
         self._folder = folder
@@ -55,6 +69,7 @@ class FolderWatcher(Generic[S]):
         self._on_refused = on_refused
         self._on_valid = on_valid
         self._interval = interval
+        self._settling = settling
         self._name = name
         self._seen = ""
         self._refusal: InvalidSource | None = None
@@ -86,7 +101,7 @@ class FolderWatcher(Generic[S]):
                 read, refused = self._load(self._folder), None
             except InvalidSource as error:
                 read, refused = None, error
-                self._stop.wait(SETTLING)
+                self._stop.wait(self._settling)
             if self._fingerprint() != fingerprint:
                 return False
             before = self._refusal
@@ -100,6 +115,22 @@ class FolderWatcher(Generic[S]):
             old, self._current = self._current, read
             self._on_change(read, old)
             return True
+
+    def check(self) -> bool:
+        """Check the folder once, and let it rest first if it has changed; return whether a different set is in force.
+
+        Many saves in a row end in one swap. Blocks for `SETTLING`, or up to `UNREST` seconds while files change.
+        """
+        before = self._fingerprint()
+        if before == self._seen:
+            return False
+        deadline = monotonic() + UNREST
+        while not self._stop.wait(self._settling):
+            now = self._fingerprint()
+            if now == before or monotonic() >= deadline:
+                return self.look()
+            before = now
+        return False
 
     def start(self) -> None:
         """Start checking, until `stop`."""
@@ -117,7 +148,7 @@ class FolderWatcher(Generic[S]):
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             try:
-                self.look()
+                self.check()
             except Exception:  # noqa: BLE001 - a listener's error must not end the watch; it is logged with its place
                 _log.exception("policy.watch_failed")
 
@@ -133,6 +164,19 @@ class FolderWatcher(Generic[S]):
         return digest.hexdigest()
 
 
+def files_among(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of a set in a fixed order, without those that editors leave, and without folders.
+
+    A link counts as the file that it leads to. A link that leads nowhere is included, so that it is refused: its file
+    has not been removed, it cannot be read.
+    """
+    return sorted(
+        path
+        for path in paths
+        if not left_by_an_editor(path) and (path.is_file() or (path.is_symlink() and not path.exists()))
+    )
+
+
 def left_by_an_editor(path: Path) -> bool:
     """Whether an editor left this file (swap or backup) beside an edited one, or it is a note for people."""
-    return path.name.startswith((".", "#")) or path.name.endswith(("~", ".swp", ".tmp", ".bak", ".md"))
+    return _LEFT.fullmatch(path.name) is not None

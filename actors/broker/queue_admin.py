@@ -5,16 +5,16 @@ Redis keeps dead letters for 7 days. They show which message failed; MongoDB hol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import redis
 from dramatiq import Message
 from dramatiq.common import dq_name, q_name, xq_name
 from dramatiq.errors import DecodeError
 
-from actors.broker.broker import HardenedBroker
+from actors.broker.broker import CHUNK, HardenedBroker
 from engine.clock import Instant
 from engine.errors import NotFound
 from engine.stores.driver_errors import redis_trouble
@@ -36,6 +36,9 @@ redis.call("hset", KEYS[2], ARGV[2], ARGV[3])
 redis.call("rpush", KEYS[1], ARGV[2])
 return 1
 """
+
+
+LaneOf: TypeAlias = Callable[[Message[Any]], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,80 @@ def depths(broker: HardenedBroker, queues: Iterable[str] | None = None) -> list[
         QueueDepth(name, ready, delayed, max(stored - ready, 0), dead)
         for name, (ready, delayed, stored, dead) in zip(names, rows, strict=True)
     ]
+
+
+def removed(broker: HardenedBroker, lanes: Collection[str]) -> list[str]:
+    """Return the queues that Redis holds and whose lanes are not in `lanes` (any more). Raises `ServiceUnreachable`."""
+    found: set[str] = set()
+    try:
+        for key in broker.client.scan_iter(match=f"{broker.namespace}:*.msgs", count=1_000):
+            name = key.decode().removeprefix(f"{broker.namespace}:").removesuffix(".msgs")
+            found.add(q_name(name))
+    except redis.RedisError as error:
+        raise redis_trouble(error, "the broker") from error
+    return sorted(found - set(lanes))
+
+
+def sweep(broker: HardenedBroker, queue: str, lane_of: LaneOf) -> tuple[int, int]:
+    """Move what waits in a removed lane's queue; return how many messages moved, and how many dead letters expired.
+
+    `lane_of` returns the lane where a message belongs now; None if its work is done or gone. A copy is enqueued there
+    before the original is deleted, so a crash repeats a wake-up but loses none. Messages that a living process has
+    taken stay: it moves them itself. Raises `ServiceUnreachable` and `dramatiq.errors.BrokerError`.
+    """
+    ready, stored, dead, dead_stored = _keys(broker, queue)
+    moved = 0
+    try:
+        for name, messages in ((ready, stored), (f"{ready}.DQ", f"{ready}.DQ.msgs")):
+            ids: Any = broker.client.lrange(name, 0, CHUNK - 1)
+            moved += _move(broker, name, messages, [*ids, *_orphans(broker, name, messages, ids)], lane_of)
+        cutoff = int(broker.client.time()[0]) * 1_000 - broker.dead_message_ttl
+        expired: Any = broker.client.zrangebyscore(dead, 0, cutoff)
+        if expired:
+            broker.client.hdel(dead_stored, *expired)
+            broker.client.zrem(dead, *expired)
+    except redis.RedisError as error:
+        raise redis_trouble(error, "the broker") from error
+    return moved, len(expired)
+
+
+def _orphans(broker: HardenedBroker, name: str, messages: str, waiting: Collection[bytes]) -> list[bytes]:
+    """Return the messages of a queue that no living process holds: their holders died while nobody served the lane.
+
+    Forget what the dead ones held.
+    """
+    queue = name.removeprefix(f"{broker.namespace}:")
+    cutoff = int(broker.client.time()[0]) * 1_000 - broker.heartbeat_timeout
+    held: set[bytes] = set()
+    holders: Any = broker.client.zrange(f"{broker.namespace}:__heartbeats__", 0, -1, withscores=True)
+    for holder, beat in holders:
+        acks = f"{broker.namespace}:__acks__.{holder.decode()}.{queue}"
+        if beat > cutoff:
+            taken: Any = broker.client.smembers(acks)
+            held |= taken
+        else:
+            broker.client.delete(acks)
+    everything: Any = broker.client.hkeys(messages)
+    return [key for key in everything if key not in held and key not in set(waiting)]
+
+
+def _move(broker: HardenedBroker, name: str, messages: str, ids: Sequence[bytes], lane_of: LaneOf) -> int:
+    if not ids:
+        return 0
+    stored: Any = broker.client.hmget(messages, ids)
+    copies: list[Message[Any]] = []
+    for data in stored:
+        message = None if data is None else _decoded(data)
+        lane = None if message is None else lane_of(message)
+        if message is not None and lane is not None:
+            copies.append(_reborn(message, lane))
+    broker.enqueue_many(copies)
+    pipe = broker.client.pipeline(transaction=True)
+    for key in ids:
+        pipe.lrem(name, 0, key.decode())
+    pipe.hdel(messages, *ids)
+    pipe.execute()
+    return len(ids)
 
 
 def list_dead(broker: HardenedBroker, queue: str, *, limit: int = 100) -> list[DeadLetter]:
@@ -145,8 +222,8 @@ def _keys(broker: HardenedBroker, queue: str) -> list[str]:
 
 
 def _known(broker: HardenedBroker, queue: str) -> None:
-    if q_name(queue) not in broker.get_declared_queues():
-        raise NotFound(f"no lane is called {queue!r}")
+    if q_name(queue) not in broker.get_declared_queues() and not broker.client.exists(*_keys(broker, queue)):
+        raise NotFound(f"no lane is called {queue!r}, and Redis holds no queue of that name")
 
 
 def _chosen(broker: HardenedBroker, queue: str, ids: Iterable[str] | None) -> list[tuple[str, bytes]]:

@@ -12,7 +12,12 @@ from dramatiq.errors import BrokerError
 from dramatiq.middleware import Middleware, SkipMessage
 
 HOPS: Final = 2
-"""Most moves of one message: two processes with different policies could pass it back and forth; after this it runs."""
+"""Most moves of one message under one version of the policies.
+
+Two processes with different policies could pass it back and forth; after this it runs where it is.
+"""
+VERSIONS: Final = 4
+"""Versions whose moves a message remembers, the latest: far more than processes have in force at once."""
 
 Route = Callable[[MessageProxy], str | None]
 LaneOptions = Callable[[str], Mapping[str, object]]
@@ -25,21 +30,32 @@ class Reroute(Middleware):
 
     `route` returns None for a message that may stay. `lane_options(lane)` gives the options that the copy needs on that
     lane, e.g. its time limit. If the copy cannot be enqueued, the message runs here: the wrong lane is better than a
-    delay.
+    delay. `version` names the policies in force: a message that waits through several edits follows each of them.
     """
 
-    def __init__(self, route: Route, *, lane_options: LaneOptions | None = None, hops: int = HOPS) -> None:
+    def __init__(
+        self,
+        route: Route,
+        *,
+        lane_options: LaneOptions | None = None,
+        hops: int = HOPS,
+        version: Callable[[], str] = str,
+    ) -> None:
         self.route = route
+        self.version = version
         self.lane_options = lane_options
         self.hops = hops
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Move a message to its lane. Raises `SkipMessage` once the copy is safely on the other lane."""
         lane = self.route(message)
-        hops = int(message.options.get("hops", 0))
-        if lane is None or lane == q_name(message.queue_name) or hops >= self.hops:
+        told, version = message.options.get("hops"), self.version()
+        hops: dict[str, int] = dict(told) if isinstance(told, dict) else {}
+        count = hops.pop(version, 0)
+        if lane is None or lane == q_name(message.queue_name) or count >= self.hops:
             return
-        options: dict[str, object] = {"hops": hops + 1}
+        kept = list(hops.items())[1 - VERSIONS :]
+        options: dict[str, object] = {"hops": dict([*kept, (version, count + 1)])}
         if self.lane_options is not None:
             options.update(self.lane_options(lane))
         copy: Message[Any] = message.copy(queue_name=lane, options=options)

@@ -54,6 +54,9 @@ class Holds(Protocol):
 class TimeLimitBackstop(Middleware):
     """Raises `TimeLimitExceeded` in a thread whose message has used `factor` times its `time_limit` (ms).
 
+    `in_force` returns the limit (ms) that holds for a message now, whatever the message states: an edit of its lane
+    reaches queued messages too. If it returns None, the message's own limit holds, and then its actor's.
+
     Its timer starts with the first worker or with `process_boot`, whichever comes first: a `Worker` that is started by
     hand emits no `process_boot`. Put it at the end of the middleware, nearest to the actor. `holds` names the slices of
     the threads: their leases limit the time too, and an interrupted thread's slice is released.
@@ -66,9 +69,11 @@ class TimeLimitBackstop(Middleware):
         factor: float = FACTOR,
         interval: float = INTERVAL_SECONDS,
         holds: Holds | None = None,
+        in_force: Callable[[MessageProxy], int | None] = lambda _message: None,
     ) -> None:
         self.holds = holds
         self.limit = limit
+        self.in_force = in_force
         self.factor = factor
         self.interval = interval
         self._lock = threading.Lock()
@@ -90,7 +95,8 @@ class TimeLimitBackstop(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Note the start and the deadlines of this thread's message."""
-        stated = message.options.get("time_limit") or broker.get_actor(message.actor_name).options.get("time_limit")
+        limit = self.in_force(message) or message.options.get("time_limit")
+        stated = limit or broker.get_actor(message.actor_name).options.get("time_limit")
         seconds = float(stated) / 1000 if stated else self.limit.total_seconds()
         now = time.monotonic()
         _deadlines.end = now + seconds

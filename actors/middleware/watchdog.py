@@ -17,6 +17,7 @@ from dramatiq.middleware import Middleware
 
 from actors.middleware.shutdown import request_stop, stop_requested
 from actors.middleware.time_limit import TimeLimitBackstop
+from actors.worker_threads import retired
 
 EXIT_UNHEALTHY: Final = 70
 """`EX_SOFTWARE` of sysexits.h: any code but 0, so that no supervisor takes the exit for an intended stop."""
@@ -70,7 +71,7 @@ class Watchdog(Middleware):
         with self._lock:
             workers = list(self._workers)
         for worker in workers:
-            dead = sum(not thread.is_alive() for thread in worker.workers)
+            dead = sum(not thread.is_alive() and not retired(thread) for thread in list(worker.workers))
             if dead:
                 return f"{dead} of {len(worker.workers)} worker threads are dead"
             lost = sorted(name for name, thread in list(worker.consumers.items()) if not thread.is_alive())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -14,7 +14,7 @@ from engine.clock import SystemClock
 from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.stores.stores import Stores
-from engine.telemetry.events import emit
+from engine.telemetry.events import emit, stand
 
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
@@ -40,15 +40,18 @@ COMMAND: Final = "command"
 class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `threads` is the number of threads of this process that may deliver. `time_left` returns the seconds that the time
-    limit of its lane leaves the calling thread (None: no limit).
+    `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
+    what only a start can set (its niceness). `after_beat` runs after each heartbeat. `time_left` returns the
+    seconds that the time limit of its lane leaves the calling thread (None: no limit).
     """
 
     process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
     time_left: Callable[[], float | None] = lambda: None
-    threads: int = 1
+    fleets: Collection[str] = ()
+    started: PolicySet | None = None
+    after_beat: Callable[[], object] = lambda: None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -67,6 +70,8 @@ class Runtime:
         self.tuner = Tuner()
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
+        self._unlabel: Callable[[], None] = lambda: None
+        self._unrecorded: dict[str, Callable[[], None]] = {}
 
     @cached_property
     def heartbeat(self) -> Heartbeat:
@@ -176,6 +181,8 @@ class Runtime:
         """
         self.hooks.process = process
         workspaces = self.workspace_watcher.current.whole()
+        self.hooks.started = self.hooks.started or self.policies
+        self._unlabel = stand("policy", lambda: self.policies.version)
         self._record(self.policies)
         self._record_workspaces(workspaces)
         for loop in ("policies", "workspaces"):
@@ -191,8 +198,9 @@ class Runtime:
         path = str(self.settings.paths.workspaces)
         changed = sorted(name for name in {*new, *old} if new.get(name) is not old.get(name))
         emit("workspace.swapped", workspace_set=new.version, path=path, workspaces=len(new), text=", ".join(changed))
-        self._record_workspaces(new)
+        self._unrecorded["workspaces"] = lambda: self._record_workspaces(new)
         self.stores.wakeup.ring()
+        self.record_files()
 
     def _refused_workspaces(self, error: InvalidSource) -> None:
         path, version = str(self.settings.paths.workspaces), self.catalogues.version
@@ -203,12 +211,49 @@ class Runtime:
     def _record(self, policies: PolicySet) -> None:
         self.stores.policy_versions.record(policies.version, policies.plain(), self.system.system_now())
 
+    def start_heartbeat(self, process: str, lanes: Callable[[], Iterable[str]] = tuple) -> None:
+        """Report from now on that this process is alive and serves `lanes`.
+
+        Sets of files that came into force while MongoDB was away are recorded after the next heartbeat.
+        """
+        self.heartbeat.start(process, lanes, self.notes, then=(self.record_files, lambda: self.hooks.after_beat()))
+
+    def notes(self) -> list[str]:
+        """Return, in words, what of the policies in force this process does not follow before a restart."""
+        from engine.policy.effects import behind
+
+        return behind(self.hooks.started or self.policies, self.policies, self.hooks.fleets)
+
     def _swapped(self, new: PolicySet) -> None:
-        emit("policy.swapped", policy=new.version, path=str(self.settings.paths.policies), profiles=len(new.profiles))
+        """Follow new policies: the fleets first, because MongoDB may be away while the set is recorded."""
+        from engine.channels.channel import Resizable
+
+        path, notes = str(self.settings.paths.policies), "; ".join(self.notes())
+        emit("policy.swapped", policy=new.version, path=path, profiles=len(new.profiles), text=notes or None)
         for follow in self.hooks.swapped:
-            follow(new)
-        self._record(new)
+            try:
+                follow(new)
+            except Exception as error:  # noqa: BLE001 - the others must still follow
+                emit("engine.failed", process=self.hooks.process, reason=type(error).__name__, error=error)
+        with self._lock:
+            for channel in self.channels.values():
+                if isinstance(channel, Resizable):
+                    channel.resize(self._sending_threads)
+        self.heartbeat.soon()
+        self._unrecorded["policies"] = lambda: self._record(new)
         self.stores.wakeup.ring()
+        self.record_files()
+
+    def record_files(self) -> None:
+        """Record the sets of files that came into force and are not recorded yet. Raises the outages of the stores."""
+        for name, record in list(self._unrecorded.items()):
+            record()
+            if self._unrecorded.get(name) is record:
+                del self._unrecorded[name]
+
+    @property
+    def _sending_threads(self) -> int:
+        return self.policies.delivering_threads(self.hooks.fleets)
 
     def _refused(self, error: InvalidSource) -> None:
         path = str(self.settings.paths.policies)
@@ -233,7 +278,7 @@ class Runtime:
 
         with self._lock:
             if name not in self.channels:
-                self.channels[name] = open_email(self.settings.email, self.settings.maildir, self.hooks.threads)
+                self.channels[name] = open_email(self.settings.email, self.settings.maildir, self._sending_threads)
             return self.channels[name]
 
     @cached_property
@@ -254,6 +299,7 @@ class Runtime:
     def close(self) -> None:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
+        self._unlabel()
         for channel in self.channels.values():
             channel.close()
         if "heartbeat" in self.__dict__:

@@ -19,7 +19,7 @@ from engine.catalogue.fields import Field
 from engine.catalogue.values import MANY_TYPES, FieldType, Shape
 from engine.domain.addresses import envelope_address
 from engine.errors import Fault, InvalidSource, Mark
-from engine.folder_watcher import left_by_an_editor
+from engine.folder_watcher import files_among
 from engine.yamlfile.nodes import Node, dotted, read
 
 Path_ = tuple[str | int, ...]
@@ -78,8 +78,7 @@ def files_of(folder: Path) -> list[Path]:
 
     A `.yml` file is included, so that it is refused rather than overlooked.
     """
-    paths = (path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
-    return sorted(path for path in paths if path.is_file() and not left_by_an_editor(path))
+    return files_among(path for path in folder.glob("*") if path.suffix.lower() in (".yaml", ".yml"))
 
 
 def read_workspace(path: Path, *, name: str | None = None) -> Catalogue:

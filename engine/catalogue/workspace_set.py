@@ -13,7 +13,7 @@ from types import MappingProxyType
 from engine.catalogue.catalogue import BUILTINS, Catalogue
 from engine.catalogue.workspace_file import files_of, read_workspaces
 from engine.errors import BrokenFile, Fault, InvalidSource, Mark
-from engine.folder_watcher import INTERVAL, FolderWatcher
+from engine.folder_watcher import INTERVAL, SETTLING, FolderWatcher
 
 
 class WorkspaceSet(Mapping[str, Catalogue]):
@@ -108,6 +108,7 @@ class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
         on_refused: Callable[[InvalidSource], None],
         on_valid: Callable[[], None] = lambda: None,
         interval: float = INTERVAL,
+        settling: float = SETTLING,
     ) -> None:
         super().__init__(
             folder,
@@ -119,6 +120,7 @@ class WorkspaceWatcher(FolderWatcher[WorkspaceSet]):
             on_refused=on_refused,
             on_valid=on_valid,
             interval=interval,
+            settling=settling,
             name="workspace-watcher",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.domain.delivery import Envelope, Outcome
 
@@ -82,6 +82,14 @@ def attempt(channel: Begins, envelopes: Sequence[Envelope]) -> list[Outcome]:
     flight.wait_for_all()
     outcomes = dict(flight.take())
     return [outcomes[place] for place in range(len(envelopes))]
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """A channel whose number of connections follows the number of sending threads."""
+
+    def resize(self, threads: int) -> None:
+        """Note that this process has another number of sending threads now."""
 
 
 class Channel(Protocol):

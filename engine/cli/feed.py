@@ -31,7 +31,7 @@ def feed(context: typer.Context) -> None:
     migrate(app)
     app.watch_files("feed")
     app.statistics_recorder.start("feed")
-    app.heartbeat.start("feed")
+    app.start_heartbeat("feed")
     broker_for(app)
     emit("worker.started", process="feed")
     try:

@@ -65,7 +65,11 @@ def check(
     file: Annotated[Path | None, typer.Argument(help="An edited lanes.yaml or profile, or a whole folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check the policies, or show what an edit would change before it is saved."""
+    """Check the policies, or show what an edit would change before it is saved.
+
+    It shows the values that differ, the campaigns that get another profile or lane (of the campaign files, and of
+    MongoDB if it answers), the lanes that other fleets serve, and what only a restart brings into force.
+    """
     from engine.policy.load import load_policies
 
     folder = _paths(context).policies
@@ -75,6 +79,11 @@ def check(
     except InvalidSource as error:
         typer.echo(f"the policies in force cannot be compared:\n{error}", err=True)
         before = after
+    if file is not None and before.version != after.version:
+        from engine.cli.policy_check import show_effects
+
+        show_effects(settings_of(context), before, after, as_json=as_json)
+        return
     _show_differences(before, after, as_json, good="valid, and nothing differs" if file else "valid")
 
 
@@ -232,12 +241,9 @@ def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[Cam
 
 
 def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
-    from engine.decisions.routing import route
-    from engine.policy.difference import governed
-    from engine.policy.models import LaneKind
+    from engine.cli.policy_check import governed_by
 
-    lane = route(policies, facts, suspect=False, kind=LaneKind.DECIDE)
-    return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))
+    return governed_by(policies, facts)
 
 
 def _set_of(name: str, recorded: Callable[[], Sequence[Mapping[str, object]]]) -> PolicySet:

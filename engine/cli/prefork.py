@@ -5,7 +5,7 @@ See `engine/local/processes/prefork.py`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from importlib import import_module
 from pkgutil import walk_packages
@@ -26,19 +26,20 @@ SEARCH: Final = ("engine.stores.search.user_index", "engine.stores.search.client
 """Modules that import Elasticsearch's client, which takes as long as all other imports together."""
 
 
-def keep(settings: Settings, count: int, *, search: bool = False) -> None:
+def keep(settings: Settings, count: int, *, search: bool = False, wanted: Callable[[], int] | None = None) -> None:
     """Keep `count` processes like this one and exit at a stop request; return in each child, which may open anything.
 
-    Raises `ServiceUnreachable` for a missing address at once, instead of in one child after another.
+    `wanted` returns how many there should be from now on (`keep_children`). Raises `ServiceUnreachable` for a missing
+    address at once, instead of in one child after another.
     """
     known = addressed(settings).services.elastic_url is not None
-    fork(count, settings.engine.stop_timeout, search=search and known)
+    fork(count, settings.engine.stop_timeout, search=search and known, wanted=wanted)
 
 
-def fork(count: int, patience: timedelta, *, search: bool) -> None:
+def fork(count: int, patience: timedelta, *, search: bool, wanted: Callable[[], int] | None = None) -> None:
     """Do the same for a command that finds its services later; `search` is true if it will surely use Elasticsearch."""
     import_all(without=() if search else SEARCH)
-    code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,))
+    code = keep_children(count, patience, say=say, curable=(EXIT_UNHEALTHY,), wanted=wanted)
     if code is not None:
         raise typer.Exit(code)
 

@@ -30,20 +30,25 @@ def mount(app: typer.Typer) -> None:
 
 
 def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the depth of each queue, and the open slices that wait in MongoDB for each lane."""
-    from actors.broker.queue_admin import depths
+    """Show the depth of each queue, and the open slices that wait in MongoDB for each lane.
+
+    The queue of a removed lane is shown while it holds anything: the clock moves its messages to their new lanes.
+    """
+    from actors.broker.queue_admin import depths, removed
     from actors.setup import broker_for
 
     with opened(context) as app:
-        queues, waiting = depths(broker_for(app)), _open_slices(app)
+        broker, waiting = broker_for(app), _open_slices(app)
+        gone = set(removed(broker, {*broker.queues, *app.policies.lanes}))
+        queues = depths(broker, sorted({*broker.queues, *gone}))
     rows: list[tuple[object, ...]] = [
         (queue.queue, queue.ready, queue.delayed, queue.taken, queue.dead, waiting[queue.queue]) for queue in queues
     ]
     columns = ("queue", "ready", "delayed", "taken", "dead", "slices")
     if as_json:
-        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+        show_json([{**dict(zip(columns, row, strict=True)), "removed": row[0] in gone} for row in rows])
         return
-    show_table("", columns, rows)
+    show_table("", columns, [(f"{row[0]} (removed)" if row[0] in gone else row[0], *row[1:]) for row in rows])
 
 
 def _open_slices(app: App) -> Counter[str]:
@@ -66,11 +71,14 @@ def _open_slices(app: App) -> Counter[str]:
 
 
 def _broker_of(app: App, lane: str) -> HardenedBroker:
-    """Return the broker. Raises `NotFound` for a lane that the policies do not have."""
+    """Return the broker. Raises `NotFound` for a lane that neither the policies have nor a queue in Redis is of."""
+    from actors.broker.queue_admin import removed
     from actors.setup import broker_for
 
-    app.policies.lane(lane)
-    return broker_for(app)
+    broker = broker_for(app)
+    if lane not in removed(broker, app.policies.lanes):
+        app.policies.lane(lane)
+    return broker
 
 
 def deadletters(context: typer.Context, lane: Lane, as_json: AsJson = False) -> None:

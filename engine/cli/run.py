@@ -16,7 +16,7 @@ from actors.fleet import run_fleet_in_process, stop_fleets
 from actors.log_options import log_options
 from actors.messenger import BrokerMessenger
 from actors.middleware import request_stop, stop_requested, wait_for_stop
-from actors.setup import broker_for
+from actors.setup import broker_for, sweep_removed_lanes
 from engine.app.app import App
 from engine.cli.context import addressed, migrate, require_openable, say, settings_of, where_mails_go, with_urls
 from engine.cli.feed import following
@@ -44,7 +44,8 @@ STOP_PATIENCE = timedelta(seconds=90)
 """Time that `tidegate run` has to end: its batches (10 s), the drivers' time-outs (30 s), its own services (20 s)."""
 MAINTAIN_EVERY = 3_600.0
 INDEX_EVERY = 1.0
-"""Seconds between two clean-ups of old records, and between two checks for waiting index requests."""
+SWEEP_EVERY = 5.0
+"""Seconds between two clean-ups of old records, two checks for waiting index requests, two sweeps of removed lanes."""
 
 
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
@@ -97,9 +98,9 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     app.gate_keeper.start("run", may_control=True)
     broker = broker_for(app)
     fleets = {name: fleet for name, fleet in app.policies.fleets.items() if SUSPECT not in fleet.lanes}
-    app.hooks.threads = app.policies.delivering_threads(fleets)
+    app.hooks.fleets = fleets
     workers = {name: run_fleet_in_process(broker, fleet, name) for name, fleet in fleets.items()}
-    app.heartbeat.start("run", lambda: lanes_of(app, workers))
+    app.hooks.fleets = workers  # with the fleets that a later edit adds
 
     def start_missing(new: PolicySet) -> None:
         for name, fleet in new.fleets.items():
@@ -107,6 +108,8 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
                 workers[name] = run_fleet_in_process(broker, fleet, name)
 
     app.hooks.swapped.append(start_missing)
+    start_missing(app.policies)  # an edit may have come meanwhile
+    app.start_heartbeat("run", lambda: lanes_of(app, workers))
     feed = Thread(target=following(app, "run").run, args=(stop_requested, wait_for_stop), name="feed")
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
@@ -136,7 +139,7 @@ def run_clock(context: typer.Context) -> None:
     app.watch_files("clock")
     app.statistics_recorder.start("clock")
     app.gate_keeper.start("clock", may_control=True)
-    app.heartbeat.start("clock")
+    app.start_heartbeat("clock")
     broker_for(app)
     emit("worker.started", process="clock")
     try:
@@ -150,8 +153,10 @@ def _clockwork(app: App) -> SchedulerLoop:
     messenger = app.messenger()
     chores: list[Chore] = []
     if isinstance(messenger, BrokerMessenger):
+        broker = messenger.broker
         turns = IndexTurns(app.stores.index_requests, app.mails_go_out, messenger, app.clock)
         chores = [Chore(MAINTAIN_EVERY, messenger.maintain), Chore(INDEX_EVERY, turns.run)]
+        chores.append(Chore(SWEEP_EVERY, lambda: sweep_removed_lanes(app, broker)))
     process = os.environ.get("TIDEGATE_PROCESS", "clock")
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{process}"
     return SchedulerLoop(

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -13,7 +14,7 @@ import typer
 
 from engine.cli.context import AsJson, settings_of
 from engine.cli.tables import show
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidSource
 from engine.local.processes.instance_lock import InstanceLock
 from engine.local.processes.status_file import Supervised, SupervisedFile
 from engine.local.services.addresses import Status, require_given, without_secrets
@@ -37,6 +38,8 @@ class Shown:
     """The pid and the command of the runner of this folder's processes."""
     processes: list[Supervised] | None
     elsewhere: list[Seen] = field(default_factory=list)
+    policies: list[str] = field(default_factory=list)
+    """What of the policies in force no process follows, in words."""
 
     @property
     def code(self) -> int:
@@ -78,14 +81,28 @@ def current(settings: Settings) -> Shown:
         services = list(pool.map(local.probed, services))
     presence = InstanceLock(settings.paths.var)
     runner = presence.runner()
+    serving = all(serves(service) for service in services if service.name in _NEEDED)
+    alive = _alive(settings) if serving else []
     if runner is not None:
         states = SupervisedFile(settings.paths.var).read(runner)
-        return Shown(services, (runner.pid, presence.command()), states)
-    serving = all(serves(service) for service in services if service.name in _NEEDED)
-    return Shown(services, None, None, _elsewhere(settings) if serving else [])
+        return Shown(services, (runner.pid, presence.command()), states, policies=_unfollowed(settings, alive))
+    return Shown(services, None, None, alive, _unfollowed(settings, alive))
 
 
-def _elsewhere(settings: Settings) -> list[Seen]:
+def _unfollowed(settings: Settings, alive: Sequence[Seen]) -> list[str]:
+    """Return what of the policies no living process follows: by their own notes, and fleets without a process."""
+    from engine.policy.load import load_policies
+
+    told = [f"{process.process}: {note}" for process in alive for note in process.notes]
+    kinds = {process.process for process in alive}
+    if kinds and "run" not in kinds:
+        with suppress(InvalidSource):  # `check` says what is wrong with them
+            missing = [name for name in load_policies(settings.paths.policies).fleets if name not in kinds]
+            told += [f"{name}: no process of this fleet; `tidegate worker {name}` is one" for name in missing]
+    return list(dict.fromkeys(told))
+
+
+def _alive(settings: Settings) -> list[Seen]:
     """Return the processes that the stores know; none if MongoDB cannot be asked, which `check` explains."""
     import pymongo
     from pymongo.errors import PyMongoError
@@ -109,7 +126,14 @@ def _document(shown: Shown) -> dict[str, object]:
     pid, command = shown.runner or (None, None)
     processes = None if shown.processes is None else [asdict(process) for process in shown.processes]
     elsewhere = [{**asdict(process), "ago": process.ago.total_seconds()} for process in shown.elsewhere]
-    return {"services": services, "up": pid, "command": command, "processes": processes, "elsewhere": elsewhere}
+    return {
+        "services": services,
+        "up": pid,
+        "command": command,
+        "processes": processes,
+        "elsewhere": elsewhere,
+        "policies": shown.policies,
+    }
 
 
 def _print(shown: Shown, folder: str) -> None:
@@ -127,6 +151,9 @@ def _print(shown: Shown, folder: str) -> None:
             (process.process, ", ".join(process.lanes), process.since, process.id) for process in shown.elsewhere
         ]
         show("", ("process elsewhere", "lanes", "since", "host and pid"), rows_elsewhere)
+    if shown.policies:
+        typer.echo("")
+        typer.echo("\n".join(["not as the policies say:", *(f"  {note}" for note in shown.policies)]))
     typer.echo("")
     if shown.runner is not None:
         pid, command = shown.runner

@@ -10,7 +10,8 @@ from datetime import timedelta
 class Seen:
     """A process: `host:pid:chance`, its type (for example `fast`), the lanes it serves, and its last sign of life.
 
-    `since` is ISO 8601; `ago` is the time since its last sign of life.
+    `since` is ISO 8601; `ago` is the time since its last sign of life. `notes` say, in words, what of the policies it
+    does not follow before a restart.
     """
 
     id: str
@@ -18,3 +19,4 @@ class Seen:
     lanes: tuple[str, ...]
     since: str
     ago: timedelta
+    notes: tuple[str, ...] = ()

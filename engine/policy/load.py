@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel
 
 from engine.errors import Fault, InvalidSource, Mark
-from engine.folder_watcher import left_by_an_editor
+from engine.folder_watcher import files_among
 from engine.policy.models import RESERVED, LaneKind, Lanes, Profile, no_such
 from engine.policy.policyset import DEFAULT, PolicySet
 from engine.yamlfile.models import validate
@@ -71,8 +71,7 @@ def load_policies(folder: Path, *, edited: Path | None = None) -> PolicySet:
 
 def files_of(folder: Path) -> list[Path]:
     """Return every file of the policies, in a fixed order, without the files that editors leave there."""
-    found = [*folder.glob("*"), *(folder / PROFILES_FOLDER).glob("*")]
-    return sorted(path for path in found if path.is_file() and not left_by_an_editor(path))
+    return files_among([*folder.glob("*"), *(folder / PROFILES_FOLDER).glob("*")])
 
 
 def lane_faults(lanes: Lanes, node: Node) -> list[Fault]:

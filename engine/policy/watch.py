@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import InvalidSource
-from engine.folder_watcher import INTERVAL, FolderWatcher
+from engine.folder_watcher import INTERVAL, SETTLING, FolderWatcher
 from engine.policy.load import files_of, load_policies
 from engine.policy.policyset import PolicySet
 
@@ -25,6 +25,7 @@ class PolicyWatcher(FolderWatcher[PolicySet]):
         on_refused: Callable[[InvalidSource], None],
         on_valid: Callable[[], None] = lambda: None,
         interval: float = INTERVAL,
+        settling: float = SETTLING,
     ) -> None:
         super().__init__(
             folder,
@@ -36,5 +37,6 @@ class PolicyWatcher(FolderWatcher[PolicySet]):
             on_refused=on_refused,
             on_valid=on_valid,
             interval=interval,
+            settling=settling,
             name="policy-watcher",
         )

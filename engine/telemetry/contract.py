@@ -15,7 +15,7 @@ __all__ = ["ALWAYS", "EVENTS", "INSTANTS", "LABELS", "EventType"]
 _CAMPAIGN: Final = "workspace campaign campaign_uid"
 _RUN: Final = f"{_CAMPAIGN} run kind profile policy lane"
 _SLICE: Final = f"{_RUN} slice attempt fleet actor workspace_set"
-_DELIVERY: Final = f"{_CAMPAIGN} run slice lane policy message user entry key channel reason attempt"
+_DELIVERY: Final = f"{_CAMPAIGN} run slice lane message user entry key channel reason attempt"
 _RANGE: Final = {"first": "user suffix, inclusive", "until": "user suffix, exclusive"}
 _USERS: Final = ("users", "matched", "entered", "reentered", "exited", "waited", "missed", "unchanged", "conflicts")
 _MESSAGES: Final = ("chosen", "holdout", "skipped", "sent", "failed", "unknown", "retried")
@@ -61,16 +61,18 @@ _event("campaign.unstuck", "The obstacle is gone: the campaign continues.", f"{_
 _event(
     "campaign.slowed",
     "The campaign was measured as slow and moves to its slow lane.",
-    f"{_CAMPAIGN} profile reason",
+    f"{_CAMPAIGN} profile policy reason",
     level="warning",
 )
 _event(
-    "campaign.recovered", "The campaign is quick again and moves back to its own lane.", f"{_CAMPAIGN} profile reason"
+    "campaign.recovered",
+    "The campaign is quick again and moves back to its own lane.",
+    f"{_CAMPAIGN} profile policy reason",
 )
 _event(
     "campaign.over_budget",
     "More of the campaign's deliveries failed than its profile allows.",
-    f"{_CAMPAIGN} profile reason",
+    f"{_CAMPAIGN} profile policy reason",
     level="error",
     outcome="failure",
     measures={"failed": "messages", "ended": "messages"},
@@ -158,7 +160,7 @@ _event(
 _event(
     "looks.decided",
     "Changed users were evaluated in one campaign.",
-    f"{_CAMPAIGN} slice",
+    f"{_CAMPAIGN} slice policy",
     instants="as_of",
     measures=_COUNTS,
 )
@@ -271,6 +273,17 @@ _event(
 _event("gate.held", "A person set the limit of a store's bulk work, or ended such a setting.", "service reason")
 _event(
     "policy.swapped", "A complete valid set of policies is in force.", "policy path", measures={"profiles": "profiles"}
+)
+_event(
+    "lane.left",
+    "A process has left a lane to the fleets that serve it after a policy edit.",
+    "process lane policy",
+)
+_event(
+    "lane.swept",
+    "Messages that waited in the queue of a removed lane were moved to the lanes of their campaigns.",
+    "lane policy",
+    measures={"messages": "messages", "expired": "messages"},
 )
 _event(
     "policy.refused",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from engine.channels.channel import Flight, attempt
@@ -32,6 +33,13 @@ class SmtpChannel:
     def limit(self) -> timedelta:
         """The maximum time of one attempt with connecting; the pool checks its connections ten times a second."""
         return self._options.attempt + timedelta(seconds=1)
+
+    def resize(self, threads: int) -> None:
+        """Note that this process has another number of sending threads now: it may keep as many more connections."""
+        with self._lock:
+            self._options = replace(self._options, threads=threads)
+            if self._pool is not None:
+                self._pool.resize(threads)
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Attempt each envelope once, over as many connections as are allowed and useful.

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from typing import Final
 
@@ -73,6 +74,10 @@ class SmtpPool:
         self._had = 0
         self._held = 0
         self._served_at = self._checked_at = time.monotonic()
+
+    def resize(self, threads: int) -> None:
+        """Allow the connections of another number of sending threads; those that are open stay until they idle."""
+        self._options = replace(self._options, threads=threads)
 
     def begin(self, envelopes: Sequence[Envelope], go_on: Callable[[], bool]) -> Flight:
         """Send a window; its flight gets one outcome per envelope."""

@@ -179,7 +179,6 @@ class SliceDeliverer:
         documents: Mapping[str, Document],
     ) -> int:
         """Send window by window while there is time and the campaign keeps its state; return how many were handled."""
-        most = self._most(entry)
         began = checked = self._clock.monotonic()
         done = 0
         while done < len(waiting) and not sending.not_begun:
@@ -190,7 +189,7 @@ class SliceDeliverer:
                 checked = now
                 if (record := self._campaigns.state_of(entry.record.uid)) is None or record.state != entry.record.state:
                     break
-            at_once = self._send_rate.at_once("email")
+            most, at_once = self._most(entry), self._send_rate.at_once("email")
             size = window_size(most, sending.pace) if at_once is None else min(most, at_once)
             window = waiting[done : done + size]
             done += len(window)

@@ -16,8 +16,8 @@ EVERY: Final = 3.0
 class HeartbeatStore(Protocol):
     """Storage of heartbeats."""
 
-    def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
-        """Record that a process is alive."""
+    def beat(self, identity: str, process: str, lanes: Iterable[str], notes: Iterable[str] = ()) -> None:
+        """Record that a process is alive; `notes` say what of the policies it does not follow yet."""
 
     def gone(self, identity: str) -> None:
         """Record that a process has ended."""
@@ -31,28 +31,48 @@ class Heartbeat:
         self._outages = outages
         self._id = new_process_id()
         self._stop = threading.Event()
+        self._due = threading.Event()
         self._thread: threading.Thread | None = None
         self._failed = False
 
-    def start(self, process: str, lanes: Callable[[], Iterable[str]] = tuple) -> None:
-        """Start the heartbeat: `process` is the type of this process, `lanes` returns the lanes that it serves now."""
-        self._thread = threading.Thread(target=self._run, args=(process, lanes), name="heartbeat", daemon=True)
+    def start(
+        self,
+        process: str,
+        lanes: Callable[[], Iterable[str]] = tuple,
+        notes: Callable[[], Iterable[str]] = tuple,
+        *,
+        then: Iterable[Callable[[], object]] = (),
+    ) -> None:
+        """Start the heartbeat: `process` is the type of this process, `lanes` returns the lanes that it serves now.
+
+        `notes` returns what of the policies it does not follow yet, in words. `then` are steps after each heartbeat.
+        """
+        steps = (lambda: self._store().beat(self._id, process, lanes(), notes()), *then)
+        self._thread = threading.Thread(target=self._run, args=(process, steps), name="heartbeat", daemon=True)
         self._thread.start()
+
+    def soon(self) -> None:
+        """Send the next heartbeat now, e.g. because this process serves other lanes."""
+        self._due.set()
 
     def stop(self) -> None:
         """Stop, and record that this process has ended. Safe to call twice, and before a start."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._stop.set()
+            self._due.set()
             thread.join()
 
-    def _run(self, process: str, lanes: Callable[[], Iterable[str]]) -> None:
-        self._try(process, lambda: self._store().beat(self._id, process, lanes()))
-        while not self._stop.wait(EVERY):
-            self._try(process, lambda: self._store().beat(self._id, process, lanes()))
+    def _run(self, process: str, steps: Iterable[Callable[[], object]]) -> None:
+        while not self._stop.is_set():
+            self._due.clear()
+            for step in steps:
+                self._try(process, step)
+            if not self._stop.is_set():
+                self._due.wait(EVERY)
         self._try(process, lambda: self._store().gone(self._id))
 
-    def _try(self, process: str, step: Callable[[], None]) -> None:
+    def _try(self, process: str, step: Callable[[], object]) -> None:
         """Run `step`; ignore outages, which other parts of the process report, and emit any other failure once."""
         try:
             step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -53,6 +54,7 @@ class Dispatcher:
         self._ring_again = ring_again
         self._shares: dict[tuple[str, Urgency], FairShares] = defaultdict(FairShares)
         self._heard_for = timedelta(0)
+        self._rung_in: dict[str, str] = {}
 
     def run(self, records: Mapping[str, CampaignRecord], stuck: Iterable[str], runs: Sequence[Run]) -> int:
         """Enqueue slices of the campaigns in `records`, of which `stuck` are marked so; return how many.
@@ -67,6 +69,7 @@ class Dispatcher:
             return 0
         self._drop_left(waiting, records)
         lanes = {slice_.id: lane for slice_ in waiting if (lane := self._lane(slice_, records)) is not None}
+        waiting = self._following(waiting, lanes)
         busy = Counter(lanes[slice_.id] for slice_ in waiting if slice_.id in lanes and (slice_.held or slice_.rung))
         flying = Counter(
             (slice_.campaign, slice_.kind is SliceKind.DELIVER) for slice_ in waiting if slice_.held or slice_.rung
@@ -84,6 +87,20 @@ class Dispatcher:
                 flying[flight] += 1
                 ready[lanes[slice_.id]].append(slice_)
         return sum(self._ring(lane, pieces, busy[lane], records) for lane, pieces in ready.items())
+
+    def _following(self, waiting: Sequence[Waiting], lanes: Mapping[str, str]) -> list[Waiting]:
+        """Let enqueued slices follow their campaigns: a slice whose lane has changed counts as not enqueued.
+
+        It gets a message in its new lane at once, however long the old lane's fleet takes to pick the old one up. Only
+        one of the two claims the slice.
+        """
+        self._rung_in = {slice_.id: self._rung_in[slice_.id] for slice_ in waiting if slice_.id in self._rung_in}
+        return [
+            replace(slice_, rung=False)
+            if slice_.rung and self._rung_in.get(slice_.id, "") not in ("", lanes.get(slice_.id))
+            else slice_
+            for slice_ in waiting
+        ]
 
     def _most(self, record: CampaignRecord, slice_: Waiting, lane: str) -> int:
         """Return how many slices of a campaign may run at once; for delivering slices, per process of the lane."""
@@ -142,6 +159,7 @@ class Dispatcher:
             return 0
         delivering = {slice_.id for slice_ in pieces if slice_.kind is SliceKind.DELIVER}
         self._slices.ring(picked)
+        self._rung_in |= dict.fromkeys(picked, lane)
         messenger = self._messenger()
         messenger.process([(piece, lane) for piece in picked if piece not in delivering])
         messenger.deliver([(piece, lane) for piece in picked if piece in delivering])

@@ -1,6 +1,7 @@
 """The living processes on all machines: each sends a heartbeat every few seconds, and is forgotten after an hour.
 
-`{_id: "host:pid:chance", process, lanes, since, seen}`; times are of MongoDB's clock, so machines need not agree.
+`{_id: "host:pid:chance", process, lanes, notes, since, seen}`; times are of MongoDB's clock: machines need not
+agree.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ class Processes:
         aware = database.codec_options.with_options(tz_aware=True)
         self._all: Collection[Document] = database.get_collection("processes", codec_options=aware)
 
-    def beat(self, identity: str, process: str, lanes: Iterable[str]) -> None:
-        """Record that a process is alive, and which lanes it serves. Index: `_id`."""
+    def beat(self, identity: str, process: str, lanes: Iterable[str], notes: Iterable[str] = ()) -> None:
+        """Record that a process is alive, which lanes it serves, and what it does not follow yet. Index: `_id`."""
         fields = {
             "process": process,
             "lanes": sorted(lanes),
+            "notes": [{"$literal": note} for note in notes],
             "seen": "$$NOW",
             "since": {"$ifNull": ["$since", "$$NOW"]},
         }
@@ -61,4 +63,5 @@ class Processes:
 def _seen(raw: Document) -> Seen:
     since: datetime = raw["since"]
     ago = timedelta(milliseconds=raw["ago"])
-    return Seen(raw["_id"], raw["process"], tuple(raw["lanes"]), since.isoformat(timespec="seconds"), ago)
+    notes = tuple(raw.get("notes", ()))
+    return Seen(raw["_id"], raw["process"], tuple(raw["lanes"]), since.isoformat(timespec="seconds"), ago, notes)

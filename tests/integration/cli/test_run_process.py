@@ -94,6 +94,7 @@ def test_the_next_run_finishes_the_work_of_a_killed_one_without_a_second_mail(
     process.kill()
     process.wait()
     again = installation.start("run")
+    installation.until(lambda: installation.said().count("tidegate runs:") == 2, "its fleets", again)
     installation.until(lambda: installation.world.state("hello") == "finished", "the end of the campaign", again)
     assert len(installation.world.mails()) == 1_500
     installation.world.check()

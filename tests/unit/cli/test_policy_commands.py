@@ -78,10 +78,55 @@ def test_check_of_a_file_shows_the_changes_before_it_is_saved(desk: Desk) -> Non
     edited = desk.folder / "bulk.yaml"
     text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
     edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
-    assert desk.run("check", str(edited)).stdout == "profiles.bulk.in_flight: 8 (was 4)\n"
+    assert desk.run("check", str(edited)).stdout == (
+        "profiles.bulk.in_flight: 8 (was 4)\nno campaign moves (of 2 in files)\n"
+    )
     document = desk.json("check", str(edited))
     assert document["differences"] == [{"key": "profiles.bulk.in_flight", "before": 4, "after": 8}]
     assert document["before"] != document["after"]
+
+
+def test_check_of_a_file_shows_what_moves_who_serves_it_and_what_needs_a_restart(desk: Desk) -> None:
+    text = (desk.folder / "policies" / "lanes.yaml").read_text(encoding="utf-8")
+    after = desk.folder / "edited"
+    shutil.copytree(desk.folder / "policies", after)
+    text = text.replace("fast: {lanes: [control, looks, fast]", "fast: {lanes: [control, looks]")
+    text = text.replace("niceness: 5", "niceness: 9").replace("lanes: [deliver]", "lanes: [deliver, post]")
+    text = text.replace("\nfleets:", "\n  quick: {}\n  post: {kind: deliver}\nfleets:\n  hares: {lanes: [fast, quick]}")
+    (after / "lanes.yaml").write_text(text, encoding="utf-8")
+    for profile in (after / "profiles").glob("*.yaml"):
+        edited = profile.read_text(encoding="utf-8").replace("lane: fast", "lane: slow")
+        profile.write_text(f"{edited}\n" if "deliver_lane" in edited else f"{edited}\ndeliver_lane: post\n")
+    result = desk.run("check", str(after))
+    said = result.stdout.splitlines()
+    assert "only the campaign files are looked at" in result.stderr
+    assert "campaigns that move (of 2 in files):" in said
+    assert "  shop/quick: decides in slow (was fast), delivers in post (was deliver)" in said
+    assert "  shop/slow: delivers in post (was deliver)" in said
+    assert "  lane fast: served by hares (was fast)" in said
+    assert "  lane quick: new, served by hares" in said
+    assert said[said.index("fleets that serve no campaign:") + 1] == "  hares"
+    restart = said[said.index("only a restart brings into force:") + 1 :]
+    assert any(line.startswith("  the fleet hares is new: add `hares: tidegate worker hares`") for line in restart)
+    assert "  fleets.slow.niceness: restart its processes" in restart
+    document = desk.json("check", str(after))
+    assert document["campaigns"] == {"files": 2, "live": None}
+    assert [(move["before"]["lane"], move["after"]["lane"]) for move in document["moved"]] == [
+        ("fast", "slow"),
+        ("slow", "slow"),
+    ]
+    assert {"lane": "fast", "before": ["fast"], "after": ["hares"]} in document["lanes"]
+    assert (document["idle_fleets"], len(document["restart"])) == (["hares"], 3)
+
+
+def test_check_leaves_out_a_campaign_file_that_cannot_be_read(desk: Desk) -> None:
+    (desk.folder / "campaigns" / "broken.yaml").write_text("campaign: broken\n")
+    edited = desk.folder / "bulk.yaml"
+    text = (desk.folder / "policies" / "profiles" / "bulk.yaml").read_text(encoding="utf-8")
+    edited.write_text(text.replace("in_flight: 4", "in_flight: 8"), encoding="utf-8")
+    result = desk.run("check", str(edited))
+    assert result.exit_code == 0
+    assert "broken.yaml is left out" in result.stderr
 
 
 def test_check_refuses_a_broken_edit_with_exit_code_2(desk: Desk) -> None:

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ProgrammerError
 from engine.telemetry import events
 from engine.telemetry.contract import ALWAYS, EVENTS, INSTANTS, LABELS
-from engine.telemetry.events import Occurrence, emit, listening, subscribe, trace_id
+from engine.telemetry.events import Occurrence, emit, emit_each, listening, stand, subscribe, trace_id
 
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS)
@@ -83,3 +83,24 @@ def test_a_delivery_has_the_trace_of_its_choosing_run() -> None:
     assert trace_id("winback", 5) == trace_id("winback", 5)
     assert len({trace_id("winback", 5), trace_id("winback", 6), trace_id("other", 5)}) == 3
     assert re.fullmatch("[0-9a-f]{32}", trace_id("winback", 5))
+
+
+def test_a_standing_label_is_on_every_event_that_has_it_and_on_no_delivery() -> None:
+    version = ["v1"]
+    end = stand("policy", lambda: version[0])
+    try:
+        with listening() as emitted:
+            emit("batch.decided", run="r")
+            version[0] = "v2"
+            emit("slice.closed", slice="s")
+            emit("run.decided", run="r", policy="given")
+            emit("clock.set", campaign_time=5)
+            emit_each("delivery.sent", {"workspace": "shop"}, [{"user": "a"}])
+    finally:
+        end()
+    with listening() as afterwards:
+        emit("batch.decided", run="r")
+    carried = [emitted.of(name)[0].fields.get("policy") for name in ("batch.decided", "slice.closed", "run.decided")]
+    assert carried == ["v1", "v2", "given"]
+    assert "policy" not in {**emitted.of("clock.set")[0].fields, **emitted.of("delivery.sent")[0].fields}
+    assert "policy" not in afterwards.of("batch.decided")[0].fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from runpy import run_path
@@ -13,7 +14,9 @@ import pytest
 from dramatiq.errors import QueueNotFound, Retry
 
 from actors.broker.queue_admin import depths, drop, list_dead, replay
-from actors.middleware import CertainRetries, LogContext, Refused, Reroute, default_middleware
+from actors.fleet import run_fleet_in_process, stop_fleets
+from actors.middleware import CertainRetries, LogContext, Refused, Reroute, clear_stop, default_middleware
+from actors.middleware.reroute import VERSIONS
 from engine.errors import NotFound
 
 rig = SimpleNamespace(**run_path(str(Path(__file__).parents[3] / "stock" / "rig.py")))
@@ -125,7 +128,7 @@ def test_a_message_on_the_wrong_lane_moves_and_carries_the_new_lanes_limit(valke
         rig.wait_for(lambda: [depth.ready for depth in depths(broker)] == [0, 1], what="the move to slow")
     assert ran == []
     stored = dramatiq.Message.decode(valkey.client.hvals("tidegate:slow.msgs")[0])
-    assert (stored.queue_name, stored.options["time_limit"], stored.options["hops"]) == ("slow", 7_000, 1)
+    assert (stored.queue_name, stored.options["time_limit"], stored.options["hops"]) == ("slow", 7_000, {"": 1})
 
 
 def test_a_message_that_two_policies_reroute_back_and_forth_runs_after_two_hops(valkey):
@@ -138,6 +141,50 @@ def test_a_message_that_two_policies_reroute_back_and_forth_runs_after_two_hops(
         rig.wait_for(lambda: ran == ["a"], what="the run")
         rig.wait_for(lambda: all((d.ready, d.taken) == (0, 0) for d in depths(broker)), what="empty queues")
     assert ran == ["a"]
+
+
+def test_a_message_that_waits_through_many_edits_follows_each_of_them(valkey):
+    """A limit over all moves would leave it in the lane of an edit that no longer holds."""
+    current = {"lane": "slow", "version": "v0"}
+    reroute = Reroute(lambda message: current["lane"], version=lambda: current["version"])
+    broker = rig.hardened(valkey.url, "fast", "slow", middleware=default_middleware(reroute=reroute))
+    ran = []
+    actor(broker, ran.append, actor_name="note", queue_name="fast").send("a")
+    for edit in range(1, 7):
+        there, here = ("slow", "fast") if edit % 2 else ("fast", "slow")
+        current.update(lane=there, version=f"v{edit}")
+        with fleet_of(broker, here):
+            rig.wait_for(lambda: valkey.client.llen(f"tidegate:{current['lane']}") == 1, what="the move")
+    assert ran == []
+    stored = dramatiq.Message.decode(valkey.client.hvals("tidegate:fast.msgs")[0])
+    assert len(stored.options["hops"]) == VERSIONS
+    with fleet_of(broker, "fast"):
+        rig.wait_for(lambda: ran == ["a"], what="the run")
+    broker.close()
+
+
+def test_two_processes_with_different_policies_pass_a_message_on_a_few_times_only(valkey):
+    moves = []
+
+    def disagree(message):
+        moves.append(message.queue_name)
+        return "slow" if message.queue_name == "fast" else "fast"
+
+    reroute = Reroute(disagree, version=lambda: f"of-{moves[-1]}")  # each lane's process has a version of its own
+    broker = rig.hardened(valkey.url, "fast", "slow", middleware=default_middleware(reroute=reroute))
+    ran = []
+    actor(broker, ran.append, actor_name="note", queue_name="fast").send("a")
+    with rig.running(broker, rig.Fleet(lanes=("fast", "slow"), threads=1)):
+        rig.wait_for(lambda: ran == ["a"], what="the run")
+    assert len(moves) == 5, "two moves under each version, then it runs"
+
+
+@contextmanager
+def fleet_of(broker, lane):
+    worker = run_fleet_in_process(broker, rig.Fleet(lanes=(lane,), threads=1))
+    yield
+    stop_fleets(broker, [worker], timeout=timedelta(seconds=3))
+    clear_stop()
 
 
 def test_a_message_for_a_missing_lane_runs_in_its_present_lane(valkey):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +18,8 @@ from datetime import timedelta
 from engine.local.processes.prefork import keep_children
 count, patience, do = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 say = lambda text: print("told", text, flush=True)
-code = keep_children(count, timedelta(seconds=patience), say=say, curable=(70,))
+wanted = (lambda: int(open(sys.argv[4]).read() or count)) if len(sys.argv) > 4 else None
+code = keep_children(count, timedelta(seconds=patience), say=say, curable=(70,), wanted=wanted)
 if code is not None:
     print("over", flush=True)
     sys.exit(code)
@@ -40,8 +42,8 @@ Keep = Callable[..., "Parent"]
 class Parent:
     """A process that keeps children; the test reads its lines as they arrive."""
 
-    def __init__(self, count: int, patience: float, do: str) -> None:
-        argv = [sys.executable, "-c", KEEP, str(count), str(patience), do]
+    def __init__(self, count: int, patience: float, do: str, *more: str) -> None:
+        argv = [sys.executable, "-c", KEEP, str(count), str(patience), do, *more]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     def line(self) -> str:
@@ -65,8 +67,8 @@ class Parent:
 def keep() -> Iterator[Keep]:
     parents: list[Parent] = []
 
-    def start(count: int = 1, do: str = SERVE, patience: float = 30.0) -> Parent:
-        parents.append(Parent(count, patience, do))
+    def start(count: int = 1, do: str = SERVE, patience: float = 30.0, *more: str) -> Parent:
+        parents.append(Parent(count, patience, do, *more))
         return parents[-1]
 
     yield start
@@ -146,3 +148,37 @@ def test_children_are_killed_when_their_parent_is(keep: Keep) -> None:
     parent.born()
     parent.born()
     assert parent.end(signal.SIGKILL) == (-signal.SIGKILL, ""), "their output ends, so they have"
+
+
+def test_more_or_fewer_children_follow_an_edit_and_the_others_continue(keep: Keep, tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted"
+    wanted.write_text("1")
+    parent = keep(1, IN_ORDER, 30.0, str(wanted))
+    first = parent.born()
+    wanted.write_text("3")
+    assert parent.line() == "told processes wanted: 3 (until now 1)"
+    others = {parent.born(), parent.born()}
+    assert {child.pid for child in psutil.Process(parent.process.pid).children()} == {first, *others}
+    wanted.write_text("1")
+    assert parent.line() == "told processes wanted: 1 (until now 3)"
+    assert [parent.line(), parent.line()] == ["in order", "in order"]
+    psutil.wait_procs([psutil.Process(pid) for pid in others if psutil.pid_exists(pid)], timeout=10)
+    assert psutil.Process(first).is_running(), "those that end end nobody else"
+    os.kill(first, signal.SIGKILL)
+    assert parent.line().startswith("told child 1")
+    assert parent.born() != first
+    code, said = parent.end(signal.SIGTERM)
+    assert (code, said.splitlines()) == (0, ["in order", "over"])
+
+
+def test_a_child_that_is_not_wanted_and_does_not_end_is_killed(keep: Keep, tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted"
+    wanted.write_text("2")
+    parent = keep(2, STUBBORN, 2.0, str(wanted))
+    pids = {parent.born(), parent.born()}
+    wanted.write_text("1")
+    assert parent.line() == "told processes wanted: 1 (until now 2)"
+    assert parent.line() == "no"
+    gone, _ = psutil.wait_procs([psutil.Process(pid) for pid in pids], timeout=10)
+    assert len(gone) == 1
+    parent.end(signal.SIGTERM)
