@@ -284,7 +284,7 @@ class Slices:
         return [read_slice(raw) for raw in self._all.find({"run": run}, hint="run")]
 
     def recorded(self, within: timedelta) -> list[SliceRecord]:
-        """Return the slices that ended within the last `within`, by the instant of their end. Index: `ended`.
+        """Return the slices that ended within the last `within`, in no order. Index: `ended`.
 
         A slice that ended before the engine recorded turns has none, and neither has one that nobody claimed.
         """
@@ -292,7 +292,7 @@ class Slices:
             "ended_at": {"$exists": True},
             "$expr": {"$gte": ["$ended_at", {"$subtract": [_NOW, millis(within)]}]},
         }
-        return [read_slice_record(raw) for raw in self._all.find(wanted, _RECORD, hint="ended", sort=[("ended_at", 1)])]
+        return [read_slice_record(raw) for raw in self._all.find(wanted, _RECORD, hint="ended")]
 
     def forget_ended(self, older_than: timedelta) -> int:
         """Delete slices that ended longer ago than `older_than`; return how many. Index: `ended`."""
