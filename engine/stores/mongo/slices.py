@@ -1,7 +1,7 @@
 """Slices and their leases. MongoDB's own clock (`$$NOW`) sets and compares leases, never a worker's clock.
 
-An ended slice is also the record of its work, from which `policy simulate` replays a week. The writes that a slice needs
-anyway carry it: `added_at`, `lane`, and three numbers for each turn (`turns`).
+An ended slice is also the record of its work, from which `policy simulate` replays a week. The writes that a slice
+needs anyway carry it: `added_at`, `lane`, and three numbers for each turn (`turns`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from engine.stores.mongo.bulk_writes import insert_new
 from engine.stores.mongo.client import EPOCH, MAJORITY, READ_MAJORITY
 from engine.stores.mongo.work_documents import read_slice, read_slice_record, slice_document
 
+_CLOCK: Final = SystemClock()
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
 """When a batch was first broken off since the latest checkpoint."""
@@ -64,7 +65,7 @@ class Slices:
     `now` dates their arrival: MongoDB's clock does not date inserted documents to the millisecond.
     """
 
-    def __init__(self, database: Database[Document], now: Callable[[], Instant] = SystemClock().system_now) -> None:
+    def __init__(self, database: Database[Document], now: Callable[[], Instant] = _CLOCK.system_now) -> None:
         self._now = now
         self._all: Collection[Document] = database.get_collection(
             "slices", write_concern=MAJORITY, read_concern=READ_MAJORITY

@@ -260,7 +260,12 @@ def test_an_ended_slice_is_the_record_of_its_turns_and_its_lane(slices: Slices, 
     slices.ring([slice_key], "slow")
     slices.close(slice_key, "t2", SliceState.DONE, {"users": 7, "chosen": 1})
     (record,) = slices.recorded(LEASE)
-    assert (record.id, record.workspace, record.campaign, record.kind) == (slice_key, "shop", "c1", SliceKind.CANDIDATES)
+    assert (record.id, record.workspace, record.campaign, record.kind) == (
+        slice_key,
+        "shop",
+        "c1",
+        SliceKind.CANDIDATES,
+    )
     assert (record.lane, record.users, record.suspect) == ("fast", 7, False), "a held slice is not enqueued"
     first, second = record.turns
     assert first.free == 0, "it is free as soon as it is added"
@@ -301,9 +306,7 @@ def test_a_slice_of_an_earlier_engine_has_no_turns(
     assert [record.turns for record in slices.recorded(LEASE)] == [()]
 
 
-def test_the_record_adds_little_to_a_slice(
-    slices: Slices, slice_key: str, database: Database[dict[str, Any]]
-) -> None:
+def test_the_record_adds_little_to_a_slice(slices: Slices, slice_key: str, database: Database[dict[str, Any]]) -> None:
     slices.ring([slice_key], "fast")
     slices.claim(slice_key, "t", LEASE)
     slices.close(slice_key, "t", SliceState.DONE, {})

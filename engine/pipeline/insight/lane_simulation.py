@@ -1,0 +1,343 @@
+"""Replay recorded slices under a set of policies: a discrete-event simulation of dispatch, lanes and fleets. Pure.
+
+The simulation makes the engine's own decisions: `route` chooses the lane, `next_slices` whose turn it is, `is_slow`
+whether a campaign leaves its lane. It replaces what surrounds them. A tick of the clock follows each event by
+`reaction`. A lane's queue is first in, first out. A fleet is a pool of threads that takes the message enqueued first
+among its lanes. A turn takes as long as recorded.
+
+A delivering slice arrives when the deciding slice that created it reaches the same point (`origins`), so mails come
+earlier where deciding does. All other slices arrive when they did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from heapq import heappop, heappush
+from itertools import count
+from typing import NamedTuple, TypeAlias
+
+from engine.clock import millis
+from engine.decisions.fairness import FairShares
+from engine.decisions.routing import route
+from engine.decisions.slow_and_failing import is_slow
+from engine.domain.slice_record import SliceRecord
+from engine.domain.work import Waiting
+from engine.pipeline.scheduler.next_slices import next_slices
+from engine.policy.models import LaneKind, Profile, Urgency
+from engine.policy.policyset import CampaignFacts, PolicySet
+
+Group: TypeAlias = tuple[str, bool]
+"""A campaign (uid), and whether its slices deliver: what `in_flight` limits."""
+
+
+class SimulatedTurn(NamedTuple):
+    """A turn as simulated, in ms of system time: free to be claimed, claimed, ended."""
+
+    slice_id: str
+    lane: str
+    free: float
+    claimed: float
+    ended: float
+
+    @property
+    def wait(self) -> float:
+        """Milliseconds from free to claimed."""
+        return self.claimed - self.free
+
+    @property
+    def held(self) -> float:
+        """Milliseconds for which a thread held the slice."""
+        return self.ended - self.claimed
+
+
+class Origin(NamedTuple):
+    """Where a delivering slice came from: the deciding slice, the number of its turn, and the ms into that turn."""
+
+    slice_id: str
+    turn: int
+    after: float
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A slice in the simulation: `turns` are (ms of pause before it is free, ms held); `number` is the current turn."""
+
+    record: SliceRecord
+    turns: Sequence[tuple[float, float]]
+    waiting: Waiting
+    slowed: bool
+    number: int = 0
+    free: float = 0.0
+    claimed: float = 0.0
+    worked: float = 0.0
+    lane: str = ""
+    fleet: str = ""
+    children: list[tuple[int, float, _Piece]] = field(default_factory=list)
+
+    @property
+    def group(self) -> Group:
+        return self.record.campaign, self.record.delivers
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What a simulated campaign is measured to be: the seconds per user of its latest batches, and since when (ms)."""
+
+    seconds: deque[float]
+    slowed: bool = False
+    since: float = 0.0
+
+
+def simulate(
+    records: Iterable[SliceRecord],
+    facts: Mapping[str, CampaignFacts],
+    policies: PolicySet,
+    *,
+    reaction: timedelta,
+    slowed: frozenset[str] = frozenset(),
+    rejudged: frozenset[str] = frozenset(),
+    origins: Mapping[str, Origin] | None = None,
+) -> list[SimulatedTurn]:
+    """Return every turn of the recorded slices under `policies`, in the order of their claims.
+
+    `facts` are those of each campaign by uid. `reaction` is the time from an event (a slice arrives, a turn ends) until
+    an idle thread claims what the clock then enqueues. `slowed` are the slices (ids) that were in their campaign's slow
+    lane because of its measured times; for the campaigns `rejudged` (uids) the simulation judges anew by `slow_when`.
+    A record without turns is left out. Raises `KeyError` for a record whose campaign has no facts.
+    """
+    simulation = _Simulation(facts, policies, millis(reaction), rejudged)
+    pieces = [_piece(record, record.id in slowed) for record in records if record.turns]
+    return simulation.run(pieces, origins or {})
+
+
+class _Simulation:
+    def __init__(
+        self, facts: Mapping[str, CampaignFacts], policies: PolicySet, reaction: float, rejudged: frozenset[str]
+    ) -> None:
+        self._facts, self._policies, self._reaction = facts, policies, reaction
+        self._profiles: dict[str, Profile] = {}
+        self._lanes: dict[tuple[str, bool, bool, bool], str] = {}
+        self._verdicts = {uid: _Verdict(deque()) for uid in rejudged}
+        self._events: list[tuple[float, int, Callable[[float, _Piece], None], _Piece]] = []
+        self._order = count()
+        self._ticks: list[float] = []
+        self._shares: dict[tuple[str, Urgency], FairShares] = defaultdict(FairShares)
+        self._waiting: dict[Group, list[tuple[str, _Piece]]] = defaultdict(list)
+        self._groups: dict[str, dict[Group, None]] = defaultdict(dict)
+        self._changed: dict[str, None] = {}
+        self._held: dict[str, _Piece] = {}
+        self._busy: Counter[str] = Counter()
+        self._flying: Counter[Group] = Counter()
+        self._queues: dict[str, deque[tuple[int, _Piece]]] = {name: deque() for name in policies.lanes}
+        self._idle = {name: fleet.workers for name, fleet in policies.fleets.items()}
+        self._fleets = {lane: policies.fleet_names(lane) for lane in policies.lanes}
+        self._turns: list[SimulatedTurn] = []
+
+    def run(self, pieces: Sequence[_Piece], origins: Mapping[str, Origin]) -> list[SimulatedTurn]:
+        """Simulate all events until none is left."""
+        by_id = {piece.record.id: piece for piece in pieces}
+        for piece in pieces:
+            origin = origins.get(piece.record.id)
+            parent = by_id.get(origin.slice_id) if origin is not None else None
+            if origin is not None and parent is not None and origin.turn < len(parent.turns):
+                parent.children.append((origin.turn, origin.after, piece))
+            else:
+                self._later(piece.record.added_at + piece.turns[0][0], self._arrive, piece)
+        while self._events or self._ticks:
+            if self._ticks and (not self._events or self._ticks[0] < self._events[0][0]):
+                self._tick(self._ticks.pop())
+            else:
+                at, _, happen, piece = heappop(self._events)
+                happen(at, piece)
+        return self._turns
+
+    def _later(self, at: float, happen: Callable[[float, _Piece], None], piece: _Piece) -> None:
+        heappush(self._events, (at, next(self._order), happen, piece))
+
+    def _arrive(self, at: float, piece: _Piece) -> None:
+        """A slice may be claimed from now on: it waits for the next tick."""
+        piece.free = at
+        heappush(self._waiting[piece.group], (piece.record.id, piece))
+        lane = self._lane(piece)
+        self._groups[lane][piece.group] = None
+        self._change(lane, at)
+
+    def _change(self, lane: str, at: float) -> None:
+        """Note that a lane has changed; one tick answers all changes until it runs."""
+        self._changed[lane] = None
+        if not self._ticks:
+            self._ticks.append(at + self._reaction)
+
+    def _tick(self, at: float) -> None:
+        """Enqueue slices in the lanes that have changed, as the dispatcher does."""
+        changed, self._changed = self._changed, {}
+        for lane in changed:
+            room = self._policies.room(lane) - self._busy[lane]
+            if room > 0:
+                self._enqueue(lane, room, at)
+
+    def _enqueue(self, lane: str, room: int, at: float) -> None:
+        pieces = {piece.record.id: piece for piece in self._claimable(lane)}
+        picked: set[str] = set()
+        if pieces:
+            self._measure(lane, at)
+            waiting = [piece.waiting for piece in pieces.values()]
+            ids = next_slices(self._shares, lane, waiting, room, policies=self._policies, profile=self._profile)
+            picked.update(ids)
+            for slice_id in ids:
+                piece = pieces[slice_id]
+                self._flying[piece.group] += 1
+                self._queue(lane, piece)
+        for slice_id, piece in pieces.items():
+            if slice_id not in picked:
+                heappush(self._waiting[piece.group], (slice_id, piece))
+        self._serve_lane(lane, at)
+
+    def _claimable(self, lane: str) -> list[_Piece]:
+        """Take out the waiting slices of a lane that `in_flight` allows, of each campaign the first by id."""
+        claimable: list[_Piece] = []
+        for group in list(self._groups[lane]):
+            waiting, flying, elsewhere = self._waiting[group], self._flying[group], []
+            while waiting and flying < self._most(group, own := self._lane(waiting[0][1])):
+                flying += 1
+                slice_id, piece = heappop(waiting)
+                if own == lane:
+                    claimable.append(piece)
+                else:
+                    elsewhere.append((slice_id, piece))
+            for entry in elsewhere:
+                heappush(waiting, entry)
+            if not waiting:
+                del self._groups[lane][group]
+        for piece in claimable:
+            self._groups[lane][piece.group] = None
+        return claimable
+
+    def _most(self, group: Group, lane: str) -> int:
+        campaign, delivers = group
+        most = self._profile(campaign).in_flight
+        return most * self._policies.processes(lane) if delivers else most
+
+    def _measure(self, lane: str, at: float) -> None:
+        """Charge the turns that are still going on by the time they have taken so far."""
+        for urgency in Urgency:
+            shares = self._shares.get((lane, urgency))
+            for slice_id in () if shares is None else shares.unmeasured:
+                piece = self._held.get(slice_id)
+                if shares is not None and piece is not None:
+                    shares.measured(slice_id, (piece.worked + at - piece.claimed) / 1000, ended=False)
+
+    def _queue(self, lane: str, piece: _Piece) -> None:
+        piece.lane = lane
+        self._busy[lane] += 1
+        self._queues[lane].append((next(self._order), piece))
+
+    def _serve_lane(self, lane: str, at: float) -> None:
+        for fleet in self._fleets[lane]:
+            self._serve(fleet, at)
+
+    def _serve(self, fleet: str, at: float) -> None:
+        """Let the idle threads of a fleet claim what was enqueued first in its lanes."""
+        while self._idle[fleet] > 0:
+            queues = [self._queues[lane] for lane in self._policies.fleets[fleet].lanes if self._queues[lane]]
+            if not queues:
+                return
+            _, piece = min(queues, key=lambda queue: queue[0][0]).popleft()
+            lane = self._lane(piece)
+            if lane != piece.lane:  # the campaign was slowed meanwhile: the worker moves the message
+                self._move(piece, lane, at)
+            else:
+                self._claim(at, piece, fleet)
+
+    def _move(self, piece: _Piece, lane: str, at: float) -> None:
+        self._busy[piece.lane] -= 1
+        for urgency in Urgency:
+            if (shares := self._shares.get((piece.lane, urgency))) is not None:
+                shares.forget(piece.record.id)
+        self._queue(lane, piece)
+        self._serve_lane(lane, at)
+
+    def _claim(self, at: float, piece: _Piece, fleet: str) -> None:
+        self._idle[fleet] -= 1
+        piece.claimed, piece.fleet = at, fleet
+        ends = at + piece.turns[piece.number][1]
+        self._held[piece.record.id] = piece
+        self._turns.append(SimulatedTurn(piece.record.id, piece.lane, piece.free, at, ends))
+        self._later(ends, self._end, piece)
+        for turn, after, child in piece.children:
+            if turn == piece.number:
+                self._later(at + after, self._arrive, child)
+
+    def _end(self, at: float, piece: _Piece) -> None:
+        """End a turn: its thread takes the next message, and the slice ends or waits for its next turn."""
+        del self._held[piece.record.id]
+        self._idle[piece.fleet] += 1
+        self._busy[piece.lane] -= 1
+        self._flying[piece.group] -= 1
+        piece.worked += at - piece.claimed
+        for urgency in Urgency:
+            if (shares := self._shares.get((piece.lane, urgency))) is not None:
+                shares.measured(piece.record.id, piece.worked / 1000, ended=True)
+        piece.number += 1
+        if piece.number < len(piece.turns):
+            piece.waiting = replace(piece.waiting, worked=int(piece.worked))
+            self._later(at + piece.turns[piece.number][0], self._arrive, piece)
+        else:
+            self._judge(at, piece)
+        self._serve(piece.fleet, at)
+        self._change(piece.lane, at)
+        if (own := self._lane(piece)) != piece.lane:
+            self._change(own, at)
+
+    def _judge(self, at: float, piece: _Piece) -> None:
+        """Judge by `slow_when` whether the campaign of an ended deciding slice belongs in its slow lane."""
+        verdict = self._verdicts.get(piece.record.campaign)
+        profile = self._profile(piece.record.campaign)
+        rule = profile.slow_when
+        if verdict is None or rule is None or piece.record.delivers or not piece.record.users:
+            return
+        batches = min(rule.batches, -(-piece.record.users // max(profile.batch.candidates)))
+        verdict.seconds.extend([piece.worked / 1000 / piece.record.users] * batches)
+        while len(verdict.seconds) > rule.batches:
+            verdict.seconds.popleft()
+        slow = is_slow(list(verdict.seconds), rule.per_user_p95, rule.batches, slowed=verdict.slowed)
+        if slow == verdict.slowed or (not slow and at - verdict.since < millis(rule.at_least)):
+            return
+        verdict.slowed, verdict.since = slow, at
+        group = (piece.record.campaign, False)
+        for _, waiting in self._waiting[group]:
+            self._groups[self._lane(waiting)][group] = None
+            self._change(self._lane(waiting), at)
+
+    def _profile(self, campaign: str) -> Profile:
+        profile = self._profiles.get(campaign)
+        if profile is None:
+            profile = self._profiles[campaign] = self._policies.profile_for(self._facts[campaign])
+        return profile
+
+    def _lane(self, piece: _Piece) -> str:
+        record = piece.record
+        verdict = self._verdicts.get(record.campaign)
+        slowed = piece.slowed if verdict is None else verdict.slowed
+        key = (record.campaign, record.delivers, record.suspect, slowed)
+        lane = self._lanes.get(key)
+        if lane is None:
+            facts = replace(self._facts[record.campaign], slowed=slowed)
+            kind = LaneKind.DELIVER if record.delivers else LaneKind.DECIDE
+            lane = self._lanes[key] = route(self._policies, facts, suspect=record.suspect, kind=kind)
+        return lane
+
+
+def _piece(record: SliceRecord, slowed: bool) -> _Piece:
+    """Return a slice to simulate; turns beyond those recorded are as long as the recorded ones on average."""
+    ends = [0, *(turn.ended for turn in record.turns)]
+    turns = [(float(max(0, turn.free - end)), float(turn.held)) for turn, end in zip(record.turns, ends, strict=False)]
+    held = sum(held for _, held in turns)
+    further = round((record.worked - held) / max(1.0, held / len(turns)))
+    if further > 0:
+        turns += [(0.0, (record.worked - held) / further)] * further
+    waiting = Waiting(record.id, record.workspace, record.campaign, record.kind, record.suspect, False, False, True)
+    return _Piece(record, turns, waiting, slowed)

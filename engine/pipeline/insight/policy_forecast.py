@@ -1,0 +1,260 @@
+"""Forecast the waits in each lane under other policies: replay the slices of the last days under two sets."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from heapq import heappop, heappush
+from typing import Final
+
+from engine.clock import Instant
+from engine.decisions.routing import route
+from engine.decisions.slow_and_failing import percentile
+from engine.domain.slice_record import SliceRecord
+from engine.pipeline.campaigns.compiled_cache import routing_facts
+from engine.pipeline.insight.lane_simulation import Origin, SimulatedTurn, simulate
+from engine.pipeline.ports.campaigns import CampaignStore
+from engine.pipeline.ports.work import SliceRecords
+from engine.policy.models import LaneKind
+from engine.policy.policyset import CampaignFacts, PolicySet
+
+REACTION: Final = timedelta(milliseconds=50)
+"""The clock's reaction where the record shows none: a wake-up, a tick, a message and a claim on an idle machine."""
+
+LEAST_REACTIONS: Final = 5
+"""Uncontended turns from which the median counts as the clock's reaction."""
+
+CREATED_WITHIN: Final = 1_000
+"""Milliseconds around a turn within which a delivering slice may have come from it: clocks of machines differ."""
+
+LOOK_BACK: Final = 200
+"""Turns of a campaign, latest first, among which the creator of a delivering slice is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneWaits:
+    """The waits of a lane's slices for a thread, in seconds, one for each turn; `slices` counts slices.
+
+    `busy` is the share of the time of the lane's threads that its slices took; None if no thread serves it.
+    """
+
+    slices: int
+    p50: float
+    p95: float
+    p99: float
+    busy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneForecast:
+    """A lane as recorded, simulated under the policies in force, and simulated under the edited ones (if any)."""
+
+    lane: str
+    recorded: LaneWaits | None
+    today: LaneWaits | None
+    edited: LaneWaits | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The forecast, and what it rests on.
+
+    The record covers `first` to `last` (system time; None if nothing is recorded) and `slices`. `left_out` counts the
+    slices that workers held but whose turns or campaign are not known. `reaction` (s) is the clock's.
+    """
+
+    lanes: Sequence[LaneForecast]
+    first: Instant | None
+    last: Instant | None
+    slices: int
+    left_out: int
+    reaction: float
+
+
+def forecast(
+    slices: SliceRecords, campaigns: CampaignStore, today: PolicySet, edited: PolicySet | None, within: timedelta
+) -> Forecast:
+    """Replay the slices that ended `within` the last days under `today`'s policies and under `edited` ones."""
+    found = slices.recorded(within)
+    facts = {record.uid: routing_facts(record) for record in campaigns.everything()}
+    records = [record for record in found if record.turns and record.campaign in facts]
+    left_out = sum(1 for record in found if record.worked and not (record.turns and record.campaign in facts))
+    if not records:
+        return Forecast((), None, None, 0, left_out, REACTION.total_seconds())
+    recorded = as_recorded(records, facts, today)
+    reaction = reaction_of(recorded, {record.id: record for record in records}, today, facts)
+    replay = _Replay(records, facts, today, reaction)
+    sets = {"recorded": _lanes(recorded, today), "today": _lanes(replay.under(today), today)}
+    sets["edited"] = {} if edited is None else _lanes(replay.under(edited), edited)
+    names = {name for waits in sets.values() for name in waits}
+    order = {name: number for number, name in enumerate([*today.lanes, *(edited.lanes if edited else ())])}
+    return Forecast(
+        [
+            LaneForecast(name, *(sets[which].get(name) for which in ("recorded", "today", "edited")))
+            for name in sorted(names, key=lambda name: (order.get(name, len(order)), name))
+        ],
+        min(record.added_at for record in records),
+        max(record.added_at + record.turns[-1].ended for record in records),
+        len(records),
+        left_out,
+        reaction.total_seconds(),
+    )
+
+
+class _Replay:
+    """The recorded slices, ready to be simulated under any set of policies."""
+
+    def __init__(
+        self,
+        records: Sequence[SliceRecord],
+        facts: Mapping[str, CampaignFacts],
+        today: PolicySet,
+        reaction: timedelta,
+    ) -> None:
+        self._records, self._facts, self._today, self._reaction = records, facts, today, reaction
+        self._slowed = slowed(records, facts, today)
+        self._origins = origins(records)
+
+    def under(self, policies: PolicySet) -> list[SimulatedTurn]:
+        """Simulate them under these policies; a campaign with another `slow_when` is judged anew."""
+        rejudged = {
+            uid
+            for uid, facts in self._facts.items()
+            if policies.profile_for(facts).slow_when != self._today.profile_for(facts).slow_when
+        }
+        return simulate(
+            self._records,
+            self._facts,
+            policies,
+            reaction=self._reaction,
+            slowed=self._slowed,
+            rejudged=frozenset(rejudged),
+            origins=self._origins,
+        )
+
+
+def _lane_of(policies: PolicySet, facts: CampaignFacts, record: SliceRecord, *, slowed: bool) -> str:
+    kind = LaneKind.DELIVER if record.delivers else LaneKind.DECIDE
+    now = CampaignFacts(facts.workspace, facts.campaign, facts.kind, facts.cost, facts.profile, slowed)
+    return route(policies, now, suspect=record.suspect, kind=kind)
+
+
+def as_recorded(
+    records: Iterable[SliceRecord], facts: Mapping[str, CampaignFacts], today: PolicySet
+) -> list[SimulatedTurn]:
+    """Return the turns as they were, in the order of their claims.
+
+    A slice counts in the lane where it was enqueued last; one that never was, in that of `today`'s policies.
+    """
+    turns: list[SimulatedTurn] = []
+    for record in records:
+        own = facts[record.campaign]
+        lane = record.lane or _lane_of(today, own, record, slowed=own.slowed)
+        for free, claimed, ended in record.instants():
+            turns.append(SimulatedTurn(record.id, lane, min(free, claimed), claimed, max(claimed, ended)))
+    return sorted(turns, key=lambda turn: (turn.claimed, turn.slice_id))
+
+
+def slowed(records: Iterable[SliceRecord], facts: Mapping[str, CampaignFacts], today: PolicySet) -> frozenset[str]:
+    """Return the deciding slices (ids) that ran in their campaign's slow lane because it was measured to be slow."""
+    ids: set[str] = set()
+    for record in records:
+        if record.delivers or record.suspect:
+            continue
+        own = facts[record.campaign]
+        slow = _lane_of(today, own, record, slowed=True)
+        if own.slowed if record.lane is None else record.lane == slow != _lane_of(today, own, record, slowed=False):
+            ids.add(record.id)
+    return frozenset(ids)
+
+
+def origins(records: Iterable[SliceRecord]) -> dict[str, Origin]:
+    """Return the turn that created each delivering slice: the one of its campaign and range that ran when it came.
+
+    A delivering slice that the clock created (after a crash, a re-evaluation or a retry) has none.
+    """
+    deciding: dict[str, list[tuple[Instant, Instant, int, SliceRecord]]] = defaultdict(list)
+    delivering: list[SliceRecord] = []
+    for record in records:
+        if record.delivers:
+            delivering.append(record)
+        else:
+            deciding[record.campaign] += [
+                (claimed, ended, number, record) for number, (_, claimed, ended) in enumerate(record.instants())
+            ]
+    for turns in deciding.values():
+        turns.sort(key=lambda turn: turn[0])
+    found: dict[str, Origin] = {}
+    for record in delivering:
+        turns = deciding[record.campaign]
+        at = bisect_right(turns, record.added_at + CREATED_WITHIN, key=lambda turn: turn[0])
+        for claimed, ended, number, parent in reversed(turns[max(0, at - LOOK_BACK) : at]):
+            if record.added_at <= ended + CREATED_WITHIN and parent.first <= record.first < parent.until:
+                found[record.id] = Origin(
+                    parent.id, number, float(min(max(0, record.added_at - claimed), ended - claimed))
+                )
+                break
+    return found
+
+
+def reaction_of(
+    turns: Sequence[SimulatedTurn],
+    records: Mapping[str, SliceRecord],
+    today: PolicySet,
+    facts: Mapping[str, CampaignFacts],
+) -> timedelta:
+    """Return the clock's reaction: the median wait of turns for which a thread was idle and `in_flight` left room.
+
+    With fewer than `LEAST_REACTIONS` of them, return `REACTION`.
+    """
+    waits: list[float] = []
+    lanes: dict[str, list[SimulatedTurn]] = defaultdict(list)
+    for turn in turns:
+        lanes[turn.lane].append(turn)
+    for lane, own in lanes.items():
+        if lane in today.lanes:
+            waits += _uncontended(own, today.workers(lane), lambda turn: _flight(records[turn.slice_id], today, facts))
+    return timedelta(milliseconds=percentile(waits, 0.5)) if len(waits) >= LEAST_REACTIONS else REACTION
+
+
+def _flight(record: SliceRecord, today: PolicySet, facts: Mapping[str, CampaignFacts]) -> tuple[tuple[str, bool], int]:
+    """Return what `in_flight` counts a slice with, and the least that it allows."""
+    return (record.campaign, record.delivers), today.profile_for(facts[record.campaign]).in_flight
+
+
+def _uncontended(
+    turns: Sequence[SimulatedTurn], threads: int, flight: Callable[[SimulatedTurn], tuple[tuple[str, bool], int]]
+) -> list[float]:
+    """Return the waits (ms) of a lane's turns that found fewer slices than threads, and than their `in_flight`."""
+    waits: list[float] = []
+    there: list[tuple[float, tuple[str, bool]]] = []
+    flying: Counter[tuple[str, bool]] = Counter()
+    for turn in sorted(turns, key=lambda turn: (turn.free, turn.claimed)):
+        while there and there[0][0] <= turn.free:
+            flying[heappop(there)[1]] -= 1
+        group, most = flight(turn)
+        if len(there) < threads and flying[group] < most:
+            waits.append(turn.wait)
+        heappush(there, (turn.ended, group))
+        flying[group] += 1
+    return waits
+
+
+def _lanes(turns: Sequence[SimulatedTurn], policies: PolicySet) -> dict[str, LaneWaits]:
+    lanes: dict[str, list[SimulatedTurn]] = defaultdict(list)
+    for turn in turns:
+        lanes[turn.lane].append(turn)
+    if not turns:
+        return {}
+    span = max(turn.ended for turn in turns) - min(turn.free for turn in turns)
+    return {lane: _waits(own, span, policies.workers(lane)) for lane, own in lanes.items()}
+
+
+def _waits(turns: Sequence[SimulatedTurn], span: float, threads: int) -> LaneWaits:
+    waits = sorted(turn.wait / 1000 for turn in turns)
+    p50, p95, p99 = (percentile(waits, share) for share in (0.5, 0.95, 0.99))
+    busy = sum(turn.held for turn in turns) / (span * threads) if span * threads > 0 else None
+    return LaneWaits(len({turn.slice_id for turn in turns}), p50, p95, p99, busy)
