@@ -22,6 +22,7 @@ from bench.calibration import calibrate
 from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
+from bench.lanes_simulate import simulate_part
 from bench.measure import machine
 from bench.sink_process import Sink
 from bench.termination import end_on_term
@@ -294,7 +295,12 @@ def _shares(_: int, rounds: int) -> str:
     return "\n".join(rows)
 
 
-_RUN: Final[dict[str, Callable[[int, int], str]]] = {"brake": _brake, "rate": _rate, "shares": _shares}
+_RUN: Final[dict[str, Callable[[int, int], str]]] = {
+    "brake": _brake,
+    "rate": _rate,
+    "shares": _shares,
+    "simulate": simulate_part,
+}
 
 GOALS: Final = {
     "brake": "**P19**: the campaign is paused after at most 500 failed deliveries, within 5 s; `replay` then sends "
@@ -303,6 +309,8 @@ GOALS: Final = {
     "110 in any second at the sink.",
     "shares": "**P14**: lane-seconds of three workspaces with weights 1 : 2 : 5, whose slices cost 1 : 3 : 10, within "
     "5 % of the weights while all have work.",
+    "simulate": "**P20**: the forecast of `policy simulate --edited` against a real run of the edited policy: p95 wait "
+    "per lane, within 25 %.",
 }
 
 

@@ -41,7 +41,6 @@ def as_document(told: Forecast) -> dict[str, object]:
         "last": None if told.last is None else format_instant(told.last),
         "slices": told.slices,
         "left_out": told.left_out,
-        "reaction": told.reaction,
         "lanes": [asdict(lane) for lane in told.lanes],
         "not_modelled": NOT_MODELLED,
     }
@@ -62,9 +61,9 @@ def show_forecast(told: Forecast, days: int) -> None:
     )
     edited = any(lane.edited is not None for lane in told.lanes)
     columns = ["lane", "slices", "waits recorded: p50, p95, p99", "simulated today"]
-    columns += [*(["simulated edited"] if edited else []), "threads busy"]
+    columns += [*(["simulated edited"] if edited else []), "threads busy", "clock"]
     show_table("", columns, [_row(lane, edited=edited) for lane in told.lanes])
-    typer.echo(f"The clock reacts after {seconds(told.reaction)}. Not modelled:")
+    typer.echo("Not modelled:")
     for line in NOT_MODELLED:
         typer.echo(f"- {line}")
 
@@ -73,7 +72,7 @@ def _row(lane: LaneForecast, *, edited: bool) -> list[str]:
     sets = [lane.recorded, lane.today, *([lane.edited] if edited else [])]
     slices = next((waits.slices for waits in reversed(sets) if waits is not None), 0)
     busy = [_EMPTY if waits is None or waits.busy is None else f"{waits.busy:.0%}" for waits in sets]
-    return [lane.lane, f"{slices:,}", *map(_waits, sets), ", ".join(busy)]
+    return [lane.lane, f"{slices:,}", *map(_waits, sets), ", ".join(busy), seconds(lane.reaction)]
 
 
 def _waits(waits: LaneWaits | None) -> str:

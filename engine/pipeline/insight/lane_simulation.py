@@ -1,9 +1,9 @@
 """Replay recorded slices under a set of policies: a discrete-event simulation of dispatch, lanes and fleets. Pure.
 
 The simulation makes the engine's own decisions: `route` chooses the lane, `next_slices` whose turn it is, `is_slow`
-whether a campaign leaves its lane. It replaces what surrounds them. A tick of the clock follows each event by
-`reaction`. A lane's queue is first in, first out. A fleet is a pool of threads that takes the message enqueued first
-among its lanes. A turn takes as long as recorded.
+whether a campaign leaves its lane. It replaces what surrounds them. A tick of the clock follows each event after the
+lane's `reaction`. A lane's queue is first in, first out. A fleet is a pool of threads that takes the message enqueued
+first among its lanes. A turn takes as long as recorded.
 
 A delivering slice arrives when the deciding slice that created it reaches the same point (`origins`), so mails come
 earlier where deciding does. All other slices arrive when they did.
@@ -15,6 +15,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple, TypeAlias
@@ -61,6 +62,21 @@ class Origin(NamedTuple):
     after: float
 
 
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The time from an event (a slice arrives, a turn ends) until an idle thread claims what the clock then enqueues.
+
+    `lanes` holds it for lanes where it is known, `general` for the others.
+    """
+
+    general: timedelta
+    lanes: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def of(self, lane: str) -> timedelta:
+        """Return the reaction in a lane."""
+        return self.lanes.get(lane, self.general)
+
+
 @dataclass(slots=True)
 class _Piece:
     """A slice in the simulation: `turns` are (ms of pause before it is free, ms held); `number` is the current turn."""
@@ -96,38 +112,37 @@ def simulate(
     facts: Mapping[str, CampaignFacts],
     policies: PolicySet,
     *,
-    reaction: timedelta,
+    reaction: Reaction,
     slowed: frozenset[str] = frozenset(),
     rejudged: frozenset[str] = frozenset(),
     origins: Mapping[str, Origin] | None = None,
 ) -> list[SimulatedTurn]:
     """Return every turn of the recorded slices under `policies`, in the order of their claims.
 
-    `facts` are those of each campaign by uid. `reaction` is the time from an event (a slice arrives, a turn ends) until
-    an idle thread claims what the clock then enqueues. `slowed` are the slices (ids) that were in their campaign's slow
+    `facts` are those of each campaign by uid. `slowed` are the slices (ids) that were in their campaign's slow
     lane because of its measured times; for the campaigns `rejudged` (uids) the simulation judges anew by `slow_when`.
     A record without turns is left out. Raises `KeyError` for a record whose campaign has no facts.
     """
-    simulation = _Simulation(facts, policies, millis(reaction), rejudged)
+    simulation = _Simulation(facts, policies, reaction, rejudged)
     pieces = [_piece(record, record.id in slowed) for record in records if record.turns]
     return simulation.run(pieces, origins or {})
 
 
 class _Simulation:
     def __init__(
-        self, facts: Mapping[str, CampaignFacts], policies: PolicySet, reaction: float, rejudged: frozenset[str]
+        self, facts: Mapping[str, CampaignFacts], policies: PolicySet, reaction: Reaction, rejudged: frozenset[str]
     ) -> None:
-        self._facts, self._policies, self._reaction = facts, policies, reaction
+        self._facts, self._policies = facts, policies
+        self._reaction = {lane: float(millis(reaction.of(lane))) for lane in policies.lanes}
         self._profiles: dict[str, Profile] = {}
         self._lanes: dict[tuple[str, bool, bool, bool], str] = {}
         self._verdicts = {uid: _Verdict(deque()) for uid in rejudged}
-        self._events: list[tuple[float, int, Callable[[float, _Piece], None], _Piece]] = []
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = count()
-        self._ticks: list[float] = []
         self._shares: dict[tuple[str, Urgency], FairShares] = defaultdict(FairShares)
         self._waiting: dict[Group, list[tuple[str, _Piece]]] = defaultdict(list)
         self._groups: dict[str, dict[Group, None]] = defaultdict(dict)
-        self._changed: dict[str, None] = {}
+        self._ticking: set[str] = set()
         self._held: dict[str, _Piece] = {}
         self._busy: Counter[str] = Counter()
         self._flying: Counter[Group] = Counter()
@@ -145,19 +160,16 @@ class _Simulation:
             if origin is not None and parent is not None and origin.turn < len(parent.turns):
                 parent.children.append((origin.turn, origin.after, piece))
             else:
-                self._later(piece.record.added_at + piece.turns[0][0], self._arrive, piece)
-        while self._events or self._ticks:
-            if self._ticks and (not self._events or self._ticks[0] < self._events[0][0]):
-                self._tick(self._ticks.pop())
-            else:
-                at, _, happen, piece = heappop(self._events)
-                happen(at, piece)
+                self._later(piece.record.added_at + piece.turns[0][0], partial(self._arrive, piece))
+        while self._events:
+            at, _, happen = heappop(self._events)
+            happen(at)
         return self._turns
 
-    def _later(self, at: float, happen: Callable[[float, _Piece], None], piece: _Piece) -> None:
-        heappush(self._events, (at, next(self._order), happen, piece))
+    def _later(self, at: float, happen: Callable[[float], None]) -> None:
+        heappush(self._events, (at, next(self._order), happen))
 
-    def _arrive(self, at: float, piece: _Piece) -> None:
+    def _arrive(self, piece: _Piece, at: float) -> None:
         """A slice may be claimed from now on: it waits for the next tick."""
         piece.free = at
         heappush(self._waiting[piece.group], (piece.record.id, piece))
@@ -167,17 +179,16 @@ class _Simulation:
 
     def _change(self, lane: str, at: float) -> None:
         """Note that a lane has changed; one tick answers all changes until it runs."""
-        self._changed[lane] = None
-        if not self._ticks:
-            self._ticks.append(at + self._reaction)
+        if lane not in self._ticking:
+            self._ticking.add(lane)
+            self._later(at + self._reaction[lane], partial(self._tick, lane))
 
-    def _tick(self, at: float) -> None:
-        """Enqueue slices in the lanes that have changed, as the dispatcher does."""
-        changed, self._changed = self._changed, {}
-        for lane in changed:
-            room = self._policies.room(lane) - self._busy[lane]
-            if room > 0:
-                self._enqueue(lane, room, at)
+    def _tick(self, lane: str, at: float) -> None:
+        """Enqueue slices in a lane that has changed, as the dispatcher does."""
+        self._ticking.discard(lane)
+        room = self._policies.room(lane) - self._busy[lane]
+        if room > 0:
+            self._enqueue(lane, room, at)
 
     def _enqueue(self, lane: str, room: int, at: float) -> None:
         pieces = {piece.record.id: piece for piece in self._claimable(lane)}
@@ -266,12 +277,12 @@ class _Simulation:
         ends = at + piece.turns[piece.number][1]
         self._held[piece.record.id] = piece
         self._turns.append(SimulatedTurn(piece.record.id, piece.lane, piece.free, at, ends))
-        self._later(ends, self._end, piece)
+        self._later(ends, partial(self._end, piece))
         for turn, after, child in piece.children:
             if turn == piece.number:
-                self._later(at + after, self._arrive, child)
+                self._later(at + after, partial(self._arrive, child))
 
-    def _end(self, at: float, piece: _Piece) -> None:
+    def _end(self, piece: _Piece, at: float) -> None:
         """End a turn: its thread takes the next message, and the slice ends or waits for its next turn."""
         del self._held[piece.record.id]
         self._idle[piece.fleet] += 1
@@ -284,7 +295,7 @@ class _Simulation:
         piece.number += 1
         if piece.number < len(piece.turns):
             piece.waiting = replace(piece.waiting, worked=int(piece.worked))
-            self._later(at + piece.turns[piece.number][0], self._arrive, piece)
+            self._later(at + piece.turns[piece.number][0], partial(self._arrive, piece))
         else:
             self._judge(at, piece)
         self._serve(piece.fleet, at)

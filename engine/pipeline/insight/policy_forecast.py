@@ -15,7 +15,7 @@ from engine.decisions.routing import route
 from engine.decisions.slow_and_failing import percentile
 from engine.domain.slice_record import SliceRecord
 from engine.pipeline.campaigns.compiled_cache import routing_facts
-from engine.pipeline.insight.lane_simulation import Origin, SimulatedTurn, simulate
+from engine.pipeline.insight.lane_simulation import Origin, Reaction, SimulatedTurn, simulate
 from engine.pipeline.ports.campaigns import CampaignStore
 from engine.pipeline.ports.work import SliceRecords
 from engine.policy.models import LaneKind
@@ -50,9 +50,13 @@ class LaneWaits:
 
 @dataclass(frozen=True, slots=True)
 class LaneForecast:
-    """A lane as recorded, simulated under the policies in force, and simulated under the edited ones (if any)."""
+    """A lane as recorded, simulated under the policies in force, and simulated under the edited ones (if any).
+
+    `reaction` is the time (s) that an idle thread of the lane waits for the clock.
+    """
 
     lane: str
+    reaction: float
     recorded: LaneWaits | None
     today: LaneWaits | None
     edited: LaneWaits | None
@@ -63,7 +67,7 @@ class Forecast:
     """The forecast, and what it rests on.
 
     The record covers `first` to `last` (system time; None if nothing is recorded) and `slices`. `left_out` counts the
-    slices that workers held but whose turns or campaign are not known. `reaction` (s) is the clock's.
+    slices that workers held but whose turns or campaign are not known.
     """
 
     lanes: Sequence[LaneForecast]
@@ -71,7 +75,6 @@ class Forecast:
     last: Instant | None
     slices: int
     left_out: int
-    reaction: float
 
 
 def forecast(
@@ -83,7 +86,7 @@ def forecast(
     records = [record for record in found if record.turns and record.campaign in facts]
     left_out = sum(1 for record in found if record.worked and not (record.turns and record.campaign in facts))
     if not records:
-        return Forecast((), None, None, 0, left_out, REACTION.total_seconds())
+        return Forecast((), None, None, 0, left_out)
     recorded = as_recorded(records, facts, today)
     reaction = reaction_of(recorded, {record.id: record for record in records}, today, facts)
     replay = _Replay(records, facts, today, reaction)
@@ -93,14 +96,17 @@ def forecast(
     order = {name: number for number, name in enumerate([*today.lanes, *(edited.lanes if edited else ())])}
     return Forecast(
         [
-            LaneForecast(name, *(sets[which].get(name) for which in ("recorded", "today", "edited")))
+            LaneForecast(
+                name,
+                reaction.of(name).total_seconds(),
+                *(sets[which].get(name) for which in ("recorded", "today", "edited")),
+            )
             for name in sorted(names, key=lambda name: (order.get(name, len(order)), name))
         ],
         min(record.added_at for record in records),
         max(record.added_at + record.turns[-1].ended for record in records),
         len(records),
         left_out,
-        reaction.total_seconds(),
     )
 
 
@@ -112,7 +118,7 @@ class _Replay:
         records: Sequence[SliceRecord],
         facts: Mapping[str, CampaignFacts],
         today: PolicySet,
-        reaction: timedelta,
+        reaction: Reaction,
     ) -> None:
         self._records, self._facts, self._today, self._reaction = records, facts, today, reaction
         self._slowed = slowed(records, facts, today)
@@ -201,23 +207,30 @@ def origins(records: Iterable[SliceRecord]) -> dict[str, Origin]:
 
 
 def reaction_of(
-    turns: Sequence[SimulatedTurn],
+    turns: Iterable[SimulatedTurn],
     records: Mapping[str, SliceRecord],
     today: PolicySet,
     facts: Mapping[str, CampaignFacts],
-) -> timedelta:
+) -> Reaction:
     """Return the clock's reaction: the median wait of turns for which a thread was idle and `in_flight` left room.
 
-    With fewer than `LEAST_REACTIONS` of them, return `REACTION`.
+    A lane with fewer than `LEAST_REACTIONS` of them has the median of all lanes; if these have too few, `REACTION`.
     """
-    waits: list[float] = []
     lanes: dict[str, list[SimulatedTurn]] = defaultdict(list)
     for turn in turns:
         lanes[turn.lane].append(turn)
-    for lane, own in lanes.items():
-        if lane in today.lanes:
-            waits += _uncontended(own, today.workers(lane), lambda turn: _flight(records[turn.slice_id], today, facts))
-    return timedelta(milliseconds=percentile(waits, 0.5)) if len(waits) >= LEAST_REACTIONS else REACTION
+    waits = {
+        lane: _uncontended(own, today.workers(lane), lambda turn: _flight(records[turn.slice_id], today, facts))
+        for lane, own in lanes.items()
+        if lane in today.lanes
+    }
+    medians = {lane: _median(own) for lane, own in waits.items() if len(own) >= LEAST_REACTIONS}
+    all_waits = [wait for own in waits.values() for wait in own]
+    return Reaction(_median(all_waits) if len(all_waits) >= LEAST_REACTIONS else REACTION, medians)
+
+
+def _median(waits: Sequence[float]) -> timedelta:
+    return timedelta(milliseconds=percentile(waits, 0.5))
 
 
 def _flight(record: SliceRecord, today: PolicySet, facts: Mapping[str, CampaignFacts]) -> tuple[tuple[str, bool], int]:
