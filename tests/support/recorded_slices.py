@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, Final
 
 from engine.domain.slice_record import SliceRecord, Turn
@@ -62,4 +61,4 @@ def record(
 def replayed(records: Sequence[SliceRecord], policies: PolicySet, **more: Any) -> list[SimulatedTurn]:
     """Simulate the records under `policies`, with a clock that reacts at once."""
     campaigns = {one.campaign: facts(one.campaign, one.workspace) for one in records}
-    return simulate(records, more.pop("facts", campaigns), policies, reaction=Reaction(timedelta(0)), **more)
+    return simulate(records, more.pop("facts", campaigns), policies, reaction=Reaction([0.0]), **more)

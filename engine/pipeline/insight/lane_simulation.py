@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
+from random import Random
 from typing import NamedTuple, TypeAlias
 
 from engine.clock import millis
@@ -64,16 +64,17 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """The time from an event (a slice arrives, a turn ends) until an idle thread claims what the clock then enqueues.
+    """The time (ms) from an event (a slice arrives, a turn ends) until an idle thread claims what the clock enqueues.
 
-    `lanes` holds it for lanes where it is known, `general` for the others.
+    It varies, so the simulation draws from what was measured: in the lane (`lanes`), or else in all (`general`). None
+    of these may be empty.
     """
 
-    general: timedelta
-    lanes: Mapping[str, timedelta] = field(default_factory=dict)
+    general: Sequence[float]
+    lanes: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def of(self, lane: str) -> timedelta:
-        """Return the reaction in a lane."""
+    def of(self, lane: str) -> Sequence[float]:
+        """Return the measured reactions in a lane."""
         return self.lanes.get(lane, self.general)
 
 
@@ -133,7 +134,8 @@ class _Simulation:
         self, facts: Mapping[str, CampaignFacts], policies: PolicySet, reaction: Reaction, rejudged: frozenset[str]
     ) -> None:
         self._facts, self._policies = facts, policies
-        self._reaction = {lane: float(millis(reaction.of(lane))) for lane in policies.lanes}
+        self._reaction = {lane: reaction.of(lane) for lane in policies.lanes}
+        self._draw = Random(0).choice
         self._profiles: dict[str, Profile] = {}
         self._lanes: dict[tuple[str, bool, bool, bool], str] = {}
         self._verdicts = {uid: _Verdict(deque()) for uid in rejudged}
@@ -181,7 +183,7 @@ class _Simulation:
         """Note that a lane has changed; one tick answers all changes until it runs."""
         if lane not in self._ticking:
             self._ticking.add(lane)
-            self._later(at + self._reaction[lane], partial(self._tick, lane))
+            self._later(at + self._draw(self._reaction[lane]), partial(self._tick, lane))
 
     def _tick(self, lane: str, at: float) -> None:
         """Enqueue slices in a lane that has changed, as the dispatcher does."""
@@ -300,8 +302,9 @@ class _Simulation:
             self._judge(at, piece)
         self._serve(piece.fleet, at)
         self._change(piece.lane, at)
-        if (own := self._lane(piece)) != piece.lane:
-            self._change(own, at)
+        for lane, groups in self._groups.items():
+            if piece.group in groups:  # its `in_flight` has room again
+                self._change(lane, at)
 
     def _judge(self, at: float, piece: _Piece) -> None:
         """Judge by `slow_when` whether the campaign of an ended deciding slice belongs in its slow lane."""

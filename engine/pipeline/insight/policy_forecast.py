@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.clock import Instant
 from engine.decisions.routing import route
@@ -21,11 +21,11 @@ from engine.pipeline.ports.work import SliceRecords
 from engine.policy.models import LaneKind
 from engine.policy.policyset import CampaignFacts, PolicySet
 
-REACTION: Final = timedelta(milliseconds=50)
-"""The clock's reaction where the record shows none: a wake-up, a tick, a message and a claim on an idle machine."""
+REACTION: Final = 50.0
+"""The clock's reaction (ms) where the record shows none: a wake-up, a tick, a message and a claim."""
 
 LEAST_REACTIONS: Final = 5
-"""Uncontended turns from which the median counts as the clock's reaction."""
+"""Uncontended turns from which their waits count as the clock's reactions."""
 
 CREATED_WITHIN: Final = 1_000
 """Milliseconds around a turn within which a delivering slice may have come from it: clocks of machines differ."""
@@ -52,7 +52,7 @@ class LaneWaits:
 class LaneForecast:
     """A lane as recorded, simulated under the policies in force, and simulated under the edited ones (if any).
 
-    `reaction` is the time (s) that an idle thread of the lane waits for the clock.
+    `reaction` is the time (s, the median) that an idle thread of the lane waits for the clock.
     """
 
     lane: str
@@ -98,7 +98,7 @@ def forecast(
         [
             LaneForecast(
                 name,
-                reaction.of(name).total_seconds(),
+                percentile(reaction.of(name), 0.5) / 1000,
                 *(sets[which].get(name) for which in ("recorded", "today", "edited")),
             )
             for name in sorted(names, key=lambda name: (order.get(name, len(order)), name))
@@ -178,32 +178,49 @@ def slowed(records: Iterable[SliceRecord], facts: Mapping[str, CampaignFacts], t
 
 
 def origins(records: Iterable[SliceRecord]) -> dict[str, Origin]:
-    """Return the turn that created each delivering slice: the one of its campaign and range that ran when it came.
+    """Return the deciding turn from which each delivering slice came: one of its campaign that ran when it was added.
 
-    A delivering slice that the clock created (after a crash, a re-evaluation or a retry) has none.
+    A turn of the same range comes first, then any other: the clock adds slices for a whole campaign, for the deliveries
+    that are chosen meanwhile. Without a turn within `CREATED_WITHIN` the slice has no origin: e.g. after a retry.
     """
-    deciding: dict[str, list[tuple[Instant, Instant, int, SliceRecord]]] = defaultdict(list)
+    deciding: dict[str, list[_Deciding]] = defaultdict(list)
     delivering: list[SliceRecord] = []
     for record in records:
         if record.delivers:
             delivering.append(record)
         else:
             deciding[record.campaign] += [
-                (claimed, ended, number, record) for number, (_, claimed, ended) in enumerate(record.instants())
+                _Deciding(claimed, ended, number, record)
+                for number, (_, claimed, ended) in enumerate(record.instants())
             ]
     for turns in deciding.values():
-        turns.sort(key=lambda turn: turn[0])
+        turns.sort(key=lambda turn: turn.claimed)
     found: dict[str, Origin] = {}
     for record in delivering:
         turns = deciding[record.campaign]
-        at = bisect_right(turns, record.added_at + CREATED_WITHIN, key=lambda turn: turn[0])
-        for claimed, ended, number, parent in reversed(turns[max(0, at - LOOK_BACK) : at]):
-            if record.added_at <= ended + CREATED_WITHIN and parent.first <= record.first < parent.until:
-                found[record.id] = Origin(
-                    parent.id, number, float(min(max(0, record.added_at - claimed), ended - claimed))
-                )
-                break
+        at = bisect_right(turns, record.added_at + CREATED_WITHIN, key=lambda turn: turn.claimed)
+        near = [turn for turn in turns[max(0, at - LOOK_BACK) : at] if record.added_at <= turn.ended + CREATED_WITHIN]
+        if near:
+            best = min(near, key=lambda turn: (not turn.covers(record), turn.misses(record.added_at), -turn.claimed))
+            found[record.id] = Origin(best.record.id, best.number, float(max(0, record.added_at - best.claimed)))
     return found
+
+
+class _Deciding(NamedTuple):
+    """A turn of a deciding slice, in ms of system time."""
+
+    claimed: Instant
+    ended: Instant
+    number: int
+    record: SliceRecord
+
+    def covers(self, record: SliceRecord) -> bool:
+        """Whether a delivering slice begins in the range of this slice."""
+        return self.record.first <= record.first < self.record.until
+
+    def misses(self, at: Instant) -> int:
+        """Return by how many ms an instant lies outside the turn."""
+        return max(self.claimed - at, at - self.ended, 0)
 
 
 def reaction_of(
@@ -212,9 +229,9 @@ def reaction_of(
     today: PolicySet,
     facts: Mapping[str, CampaignFacts],
 ) -> Reaction:
-    """Return the clock's reaction: the median wait of turns for which a thread was idle and `in_flight` left room.
+    """Return the clock's reactions: the waits of turns for which a thread was idle and `in_flight` left room.
 
-    A lane with fewer than `LEAST_REACTIONS` of them has the median of all lanes; if these have too few, `REACTION`.
+    A lane with fewer than `LEAST_REACTIONS` of them has those of all lanes; if these are too few as well, `REACTION`.
     """
     lanes: dict[str, list[SimulatedTurn]] = defaultdict(list)
     for turn in turns:
@@ -224,13 +241,9 @@ def reaction_of(
         for lane, own in lanes.items()
         if lane in today.lanes
     }
-    medians = {lane: _median(own) for lane, own in waits.items() if len(own) >= LEAST_REACTIONS}
-    all_waits = [wait for own in waits.values() for wait in own]
-    return Reaction(_median(all_waits) if len(all_waits) >= LEAST_REACTIONS else REACTION, medians)
-
-
-def _median(waits: Sequence[float]) -> timedelta:
-    return timedelta(milliseconds=percentile(waits, 0.5))
+    known = {lane: own for lane, own in waits.items() if len(own) >= LEAST_REACTIONS}
+    general = [wait for own in waits.values() for wait in own]
+    return Reaction(general if len(general) >= LEAST_REACTIONS else [REACTION], known)
 
 
 def _flight(record: SliceRecord, today: PolicySet, facts: Mapping[str, CampaignFacts]) -> tuple[tuple[str, bool], int]:
