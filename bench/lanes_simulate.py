@@ -22,7 +22,7 @@ USERS: Final = 60_000
 """Users of each workspace."""
 SLICE: Final = 500
 """Users of a slice, which is one batch."""
-DELIVERING: Final = 250
+DELIVERING: Final = 300
 """Milliseconds that each window of deliveries waits."""
 GOAL: Final = 0.25
 """The largest error of the forecast of a lane's p95 wait."""
@@ -107,13 +107,13 @@ def _run(edit: str | None, ask: list[str]) -> tuple[dict[str, dict[str, Any]], d
         for name in WORKSPACES:
             path = installation.folder / "campaigns" / f"to-{name}.yaml"
             path.write_text(
-                f"campaign: to-{name}\nworkspace: {name}\nkind: one_off\naudience: {{all: []}}\nholdout: 99%\n"
+                f"campaign: to-{name}\nworkspace: {name}\nkind: one_off\naudience: {{all: []}}\nholdout: 90%\n"
                 'messages:\n  - {name: hello, channel: email, subject: "Hello", body: "Hello"}\n',
                 encoding="utf-8",
             )
             installation.run("campaign", "apply", f"campaigns/{path.name}")
         for name in WORKSPACES:
-            installation.run("campaign", "launch", f"to-{name}")
+            installation.run("campaign", "launch", f"to-{name}", "--path", "scan")
         _until_finished(installation)
         print(installation.run("policy", "simulate", "--days", "1"), file=sys.stderr, flush=True)
         forecasts = {}

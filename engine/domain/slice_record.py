@@ -38,7 +38,8 @@ class SliceRecord:
 
     `lane` is the one where it was enqueued last; None if it never was. `turns` are its first turns, all of them unless
     it had more than the store keeps; `worked` (ms) counts all. `users` is how many a deciding slice read. `first` and
-    `until` bound its range.
+    `until` bound its range. `whole` says that it and its siblings cut the whole hash space: of a delivering slice, that
+    the clock added it because its campaign had none.
     """
 
     id: str
@@ -53,6 +54,7 @@ class SliceRecord:
     suspect: bool = False
     first: str = ""
     until: str = ""
+    whole: bool = False
 
     @property
     def delivers(self) -> bool:

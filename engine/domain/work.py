@@ -139,8 +139,8 @@ class Slice:
     (`h/u/entry`). It is written only after that work. `attempt` counts claims, and `errors` counts claims that raised.
     `deaths` counts claims that ended without a checkpoint while the slice was a suspect (one that may have killed a
     worker). `token` names the lease of the current claim. Only slices of candidates have an access path (`path`) and
-    `after`, the `as_of` of the previous pass. `of` is the number of slices of the run if the run cuts the whole hash
-    space, otherwise None.
+    `after`, the `as_of` of the previous pass. `of` is the number of slices of the run, or of the clock's round
+    of delivering slices, if it cuts the whole hash space, otherwise None.
     """
 
     id: str

@@ -42,6 +42,7 @@ def policies(draw: st.DrawFn) -> PolicySet:
     both = draw(st.booleans())
     fleets = {
         "fast": {"lanes": ["fast", "slow"] if both else ["fast"], "threads": draw(st.integers(1, 3))},
+        "slow": {"lanes": ["index"] if both else ["slow"], "threads": draw(st.integers(1, 2))},
         "deliver": {"lanes": ["deliver"], "processes": draw(st.integers(1, 2)), "threads": 1},
     }
     profiles = [
@@ -74,20 +75,26 @@ def test_every_turn_is_simulated_once_and_takes_as_long_as_recorded(load: list[S
 def test_no_thread_idles_while_a_slice_waits_that_it_may_take(load: list[SliceRecord], under: PolicySet) -> None:
     turns = replayed(load, under)
     group = {one.id: (one.campaign, one.delivers) for one in load}
-    most = {one.campaign: under.profiles[f"of-{one.campaign}"].in_flight for one in load}
     for waiting in turns:
-        for at in {waiting.free, *(turn.ended for turn in turns if waiting.free <= turn.ended < waiting.claimed)}:
-            if at == waiting.claimed:
-                continue
-            held = [turn for turn in turns if turn.claimed <= at < turn.ended]
-            flying = sum(group[turn.slice_id] == group[waiting.slice_id] for turn in held)
-            # a message that is enqueued, not held, counts as in flight as well
-            enqueued = sum(
-                group[turn.slice_id] == group[waiting.slice_id] and turn.free <= at < turn.claimed for turn in turns
-            )
-            campaign, delivers = group[waiting.slice_id]
-            if flying + enqueued > most[campaign] * (under.processes(waiting.lane) if delivers else 1):
-                continue
-            for fleet in under.fleet_names(waiting.lane):
-                served = [turn for turn in held if turn.lane in under.fleets[fleet].lanes]
-                assert len(served) == under.fleets[fleet].workers, (waiting, at)
+        campaign, delivers = group[waiting.slice_id]
+        most = under.profiles[f"of-{campaign}"].in_flight * (under.processes(waiting.lane) if delivers else 1)
+        (fleet,) = under.fleet_names(waiting.lane)
+        for at in {waiting.free, *(turn.ended for turn in turns)}:
+            there = [turn for turn in turns if turn.free <= at < turn.ended]
+            alike = sum(group[turn.slice_id] == (campaign, delivers) for turn in there)
+            if waiting.free <= at < waiting.claimed and alike <= most:  # more of them wait for each other
+                held = [turn for turn in there if turn.claimed <= at and turn.lane in under.fleets[fleet].lanes]
+                assert len(held) == under.fleets[fleet].workers, (waiting, at)
+
+
+@given(loads(), policies())
+def test_no_campaign_has_more_slices_with_workers_than_its_profile_allows(
+    load: list[SliceRecord], under: PolicySet
+) -> None:
+    turns = replayed(load, under)
+    group = {one.id: (one.campaign, one.delivers) for one in load}
+    for began in turns:
+        campaign, delivers = group[began.slice_id]
+        most = under.profiles[f"of-{campaign}"].in_flight * (under.processes("deliver") if delivers else 1)
+        held = [turn for turn in turns if turn.claimed <= began.claimed < turn.ended]
+        assert sum(group[turn.slice_id] == (campaign, delivers) for turn in held) <= most

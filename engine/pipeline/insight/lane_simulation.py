@@ -5,8 +5,9 @@ whether a campaign leaves its lane. It replaces what surrounds them. A tick of t
 lane's `reaction`. A lane's queue is first in, first out. A fleet is a pool of threads that takes the message enqueued
 first among its lanes. A turn takes as long as recorded.
 
-A delivering slice arrives when the deciding slice that created it reaches the same point (`origins`), so mails come
-earlier where deciding does. All other slices arrive when they did.
+A delivering slice arrives when the deciding slice that it came from reaches the same point (`origins`), so mails come
+earlier where deciding does. One that the clock added waits besides until its campaign has no other delivering slice,
+because only then the clock adds one. All other slices arrive when they did.
 """
 
 from __future__ import annotations
@@ -148,6 +149,8 @@ class _Simulation:
         self._held: dict[str, _Piece] = {}
         self._busy: Counter[str] = Counter()
         self._flying: Counter[Group] = Counter()
+        self._open: dict[str, dict[str, _Piece]] = defaultdict(dict)
+        self._rounds: dict[str, deque[_Piece]] = defaultdict(deque)
         self._queues: dict[str, deque[tuple[int, _Piece]]] = {name: deque() for name in policies.lanes}
         self._idle = {name: fleet.workers for name, fleet in policies.fleets.items()}
         self._fleets = {lane: policies.fleet_names(lane) for lane in policies.lanes}
@@ -173,11 +176,33 @@ class _Simulation:
 
     def _arrive(self, piece: _Piece, at: float) -> None:
         """A slice may be claimed from now on: it waits for the next tick."""
+        if piece.record.delivers and not self._opens(piece):
+            return
         piece.free = at
         heappush(self._waiting[piece.group], (piece.record.id, piece))
         lane = self._lane(piece)
         self._groups[lane][piece.group] = None
         self._change(lane, at)
+
+    def _opens(self, piece: _Piece) -> bool:
+        """Note that a delivering slice is open; put it off if the clock would not add it yet."""
+        campaign, own = piece.record.campaign, _round(piece)
+        there = self._open[campaign]
+        if piece.record.whole and piece.number == 0 and any(_round(other) != own for other in there.values()):
+            self._rounds[campaign].append(piece)
+            return False
+        there[piece.record.id] = piece
+        return True
+
+    def _closes(self, piece: _Piece, at: float) -> None:
+        """Note that a delivering slice has ended; after the last one the clock adds the round that was put off."""
+        campaign = piece.record.campaign
+        there, put_off = self._open[campaign], self._rounds[campaign]
+        there.pop(piece.record.id, None)
+        if put_off and not there:
+            self._rounds[campaign] = deque()
+            for each in put_off:
+                self._arrive(each, at)
 
     def _change(self, lane: str, at: float) -> None:
         """Note that a lane has changed; one tick answers all changes until it runs."""
@@ -298,6 +323,8 @@ class _Simulation:
         if piece.number < len(piece.turns):
             piece.waiting = replace(piece.waiting, worked=int(piece.worked))
             self._later(at + piece.turns[piece.number][0], partial(self._arrive, piece))
+        elif piece.record.delivers:
+            self._closes(piece, at)
         else:
             self._judge(at, piece)
         self._serve(piece.fleet, at)
@@ -311,7 +338,7 @@ class _Simulation:
         verdict = self._verdicts.get(piece.record.campaign)
         profile = self._profile(piece.record.campaign)
         rule = profile.slow_when
-        if verdict is None or rule is None or piece.record.delivers or not piece.record.users:
+        if verdict is None or rule is None or not piece.record.users:
             return
         batches = min(rule.batches, -(-piece.record.users // max(profile.batch.candidates)))
         verdict.seconds.extend([piece.worked / 1000 / piece.record.users] * batches)
@@ -343,6 +370,12 @@ class _Simulation:
             kind = LaneKind.DELIVER if record.delivers else LaneKind.DECIDE
             lane = self._lanes[key] = route(self._policies, facts, suspect=record.suspect, kind=kind)
         return lane
+
+
+def _round(piece: _Piece) -> str:
+    """Return what the slices that the clock added at once have in common; any other slice is alone."""
+    record = piece.record
+    return record.id.rpartition("/")[0] if record.whole else record.id
 
 
 def _piece(record: SliceRecord, slowed: bool) -> _Piece:

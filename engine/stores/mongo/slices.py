@@ -305,7 +305,7 @@ class Slices:
 
 
 _RECORD: Final = dict.fromkeys(
-    ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until"), 1
+    ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until", "of"), 1
 ) | {"results.users": 1}
 
 

@@ -192,4 +192,5 @@ def read_slice_record(raw: Document) -> SliceRecord:
         suspect=raw["suspect"],
         first=raw["first"],
         until=raw["until"],
+        whole="of" in raw,
     )

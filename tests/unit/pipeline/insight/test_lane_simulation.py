@@ -182,3 +182,14 @@ def test_a_queued_message_of_a_campaign_that_was_slowed_moves_to_the_slow_lane()
 def test_a_record_without_turns_is_left_out() -> None:
     unknown = SliceRecord("old", "shop", "c", SliceKind.DUE, 0, (), worked=10)
     assert claims(replayed([unknown, record("a")], policy_set())) == [("a", 0)]
+
+
+def test_the_clock_adds_delivering_slices_once_the_campaign_has_no_other() -> None:
+    fleets = {"deliver": {"lanes": ["deliver"], "threads": 4}}
+    records = [record("handed/0", takes=[300], kind=SliceKind.DELIVER)]
+    records += [record(f"1/{n}", at=100, kind=SliceKind.DELIVER, whole=True) for n in range(2)]
+    records += [record(f"2/{n}", at=200, kind=SliceKind.DELIVER, whole=True) for n in range(2)]
+    records += [record("other/0", at=100, kind=SliceKind.DELIVER, whole=True, campaign="other")]
+    turns = replayed(records, policy_set(fleets=fleets))
+    assert claims(turns) == [("handed/0", 0), ("other/0", 100), ("1/0", 300), ("1/1", 300), ("2/0", 400), ("2/1", 400)]
+    assert {turn.wait for turn in turns} == {0}, "what the clock has not added yet does not wait"
