@@ -6,8 +6,9 @@ lane's `reaction`. A lane's queue is first in, first out. A fleet is a pool of t
 first among its lanes. A turn takes as long as recorded.
 
 A delivering slice arrives when the deciding slice that it came from reaches the same point (`origins`), so mails come
-earlier where deciding does. One that the clock added waits besides until its campaign has no other delivering slice,
-because only then the clock adds one. All other slices arrive when they did.
+earlier where deciding does. The clock adds delivering slices only for a campaign that has none: those that it added
+arrive once the campaign has no other, and what would have come meanwhile is one slice. All other slices arrive when
+they did.
 """
 
 from __future__ import annotations
@@ -81,9 +82,13 @@ class Reaction:
 
 @dataclass(slots=True)
 class _Piece:
-    """A slice in the simulation: `turns` are (ms of pause before it is free, ms held); `number` is the current turn."""
+    """A slice in the simulation: `turns` are (ms of pause before it is free, ms held); `number` is the current turn.
+
+    `round` is the same for delivering slices that the clock adds at once.
+    """
 
     record: SliceRecord
+    round: str
     turns: Sequence[tuple[float, float]]
     waiting: Waiting
     slowed: bool
@@ -119,7 +124,7 @@ def simulate(
     rejudged: frozenset[str] = frozenset(),
     origins: Mapping[str, Origin] | None = None,
 ) -> list[SimulatedTurn]:
-    """Return every turn of the recorded slices under `policies`, in the order of their claims.
+    """Return the turns of the recorded slices under `policies`, in the order of their claims.
 
     `facts` are those of each campaign by uid. `slowed` are the slices (ids) that were in their campaign's slow
     lane because of its measured times; for the campaigns `rejudged` (uids) the simulation judges anew by `slow_when`.
@@ -150,7 +155,7 @@ class _Simulation:
         self._busy: Counter[str] = Counter()
         self._flying: Counter[Group] = Counter()
         self._open: dict[str, dict[str, _Piece]] = defaultdict(dict)
-        self._rounds: dict[str, deque[_Piece]] = defaultdict(deque)
+        self._put_off: dict[str, dict[str, _Piece]] = defaultdict(dict)
         self._queues: dict[str, deque[tuple[int, _Piece]]] = {name: deque() for name in policies.lanes}
         self._idle = {name: fleet.workers for name, fleet in policies.fleets.items()}
         self._fleets = {lane: policies.fleet_names(lane) for lane in policies.lanes}
@@ -186,22 +191,29 @@ class _Simulation:
 
     def _opens(self, piece: _Piece) -> bool:
         """Note that a delivering slice is open; put it off if the clock would not add it yet."""
-        campaign, own = piece.record.campaign, _round(piece)
-        there = self._open[campaign]
-        if piece.record.whole and piece.number == 0 and any(_round(other) != own for other in there.values()):
-            self._rounds[campaign].append(piece)
+        there = self._open[piece.record.campaign]
+        if piece.record.whole and piece.number == 0 and any(other.round != piece.round for other in there.values()):
+            self._put_off_until_closed(piece)
             return False
         there[piece.record.id] = piece
         return True
 
+    def _put_off_until_closed(self, piece: _Piece) -> None:
+        """Put a slice off; if its predecessor of the same range is put off as well, that one does the work of both."""
+        put_off = self._put_off[piece.record.campaign]
+        piece.round = next((other.round for other in put_off.values()), piece.round)
+        first = put_off.setdefault(piece.record.id.rpartition("/")[2], piece)
+        if first is not piece:
+            (pause, held), *rest = first.turns
+            first.turns = [(pause, held + sum(more for _, more in piece.turns)), *rest]
+
     def _closes(self, piece: _Piece, at: float) -> None:
-        """Note that a delivering slice has ended; after the last one the clock adds the round that was put off."""
+        """Note that a delivering slice has ended; after the last one of its campaign come those that were put off."""
         campaign = piece.record.campaign
-        there, put_off = self._open[campaign], self._rounds[campaign]
+        there = self._open[campaign]
         there.pop(piece.record.id, None)
-        if put_off and not there:
-            self._rounds[campaign] = deque()
-            for each in put_off:
+        if not there:
+            for each in self._put_off.pop(campaign, {}).values():
                 self._arrive(each, at)
 
     def _change(self, lane: str, at: float) -> None:
@@ -372,12 +384,6 @@ class _Simulation:
         return lane
 
 
-def _round(piece: _Piece) -> str:
-    """Return what the slices that the clock added at once have in common; any other slice is alone."""
-    record = piece.record
-    return record.id.rpartition("/")[0] if record.whole else record.id
-
-
 def _piece(record: SliceRecord, slowed: bool) -> _Piece:
     """Return a slice to simulate; turns beyond those recorded are as long as the recorded ones on average."""
     ends = [0, *(turn.ended for turn in record.turns)]
@@ -387,4 +393,4 @@ def _piece(record: SliceRecord, slowed: bool) -> _Piece:
     if further > 0:
         turns += [(0.0, (record.worked - held) / further)] * further
     waiting = Waiting(record.id, record.workspace, record.campaign, record.kind, record.suspect, False, False, True)
-    return _Piece(record, turns, waiting, slowed)
+    return _Piece(record, record.id.rpartition("/")[0] if record.whole else record.id, turns, waiting, slowed)

@@ -188,8 +188,9 @@ def test_the_clock_adds_delivering_slices_once_the_campaign_has_no_other() -> No
     fleets = {"deliver": {"lanes": ["deliver"], "threads": 4}}
     records = [record("handed/0", takes=[300], kind=SliceKind.DELIVER)]
     records += [record(f"1/{n}", at=100, kind=SliceKind.DELIVER, whole=True) for n in range(2)]
-    records += [record(f"2/{n}", at=200, kind=SliceKind.DELIVER, whole=True) for n in range(2)]
+    records += [record(f"2/{n}", at=200, kind=SliceKind.DELIVER, takes=[50], whole=True) for n in range(3)]
     records += [record("other/0", at=100, kind=SliceKind.DELIVER, whole=True, campaign="other")]
     turns = replayed(records, policy_set(fleets=fleets))
-    assert claims(turns) == [("handed/0", 0), ("other/0", 100), ("1/0", 300), ("1/1", 300), ("2/0", 400), ("2/1", 400)]
+    assert claims(turns) == [("handed/0", 0), ("other/0", 100), ("1/0", 300), ("1/1", 300), ("2/2", 300)]
+    assert {turn.slice_id: turn.held for turn in turns[2:]} == {"1/0": 150, "1/1": 150, "2/2": 50}
     assert {turn.wait for turn in turns} == {0}, "what the clock has not added yet does not wait"
