@@ -38,13 +38,15 @@ LOOK_BACK: Final = 200
 class LaneWaits:
     """The waits of a lane's slices for a thread, in seconds, one for each turn; `slices` counts slices.
 
-    `busy` is the share of the time of the lane's threads that its slices took; None if no thread serves it.
+    `turn` is the mean time (s) for which a thread held one. `busy` is the share of the time of the lane's threads that
+    its slices took; None if no thread serves it.
     """
 
     slices: int
     p50: float
     p95: float
     p99: float
+    turn: float
     busy: float | None
 
 
@@ -282,5 +284,6 @@ def _lanes(turns: Sequence[SimulatedTurn], policies: PolicySet) -> dict[str, Lan
 def _waits(turns: Sequence[SimulatedTurn], span: float, threads: int) -> LaneWaits:
     waits = sorted(turn.wait / 1000 for turn in turns)
     p50, p95, p99 = (percentile(waits, share) for share in (0.5, 0.95, 0.99))
-    busy = sum(turn.held for turn in turns) / (span * threads) if span * threads > 0 else None
-    return LaneWaits(len({turn.slice_id for turn in turns}), p50, p95, p99, busy)
+    held = sum(turn.held for turn in turns)
+    busy = held / (span * threads) if span * threads > 0 else None
+    return LaneWaits(len({turn.slice_id for turn in turns}), p50, p95, p99, held / 1000 / len(turns), busy)
