@@ -126,9 +126,11 @@ def simulate(
 ) -> list[SimulatedTurn]:
     """Return the turns of the recorded slices under `policies`, in the order of their claims.
 
-    `facts` are those of each campaign by uid. `slowed` are the slices (ids) that were in their campaign's slow
-    lane because of its measured times; for the campaigns `rejudged` (uids) the simulation judges anew by `slow_when`.
-    A record without turns is left out. Raises `KeyError` for a record whose campaign has no facts.
+    `facts` are those of each campaign by uid. `slowed` are the slices (ids) that were in their campaign's slow lane
+    because of its measured times; for the campaigns `rejudged` (uids) the simulation judges anew by `slow_when`.
+    `origins` names the deciding turn from which each delivering slice came. A record without turns is left out.
+
+    Raises `KeyError` for a record whose campaign has no facts.
     """
     simulation = _Simulation(facts, policies, reaction, rejudged)
     pieces = [_piece(record, record.id in slowed) for record in records if record.turns]
@@ -180,7 +182,7 @@ class _Simulation:
         heappush(self._events, (at, next(self._order), happen))
 
     def _arrive(self, piece: _Piece, at: float) -> None:
-        """A slice may be claimed from now on: it waits for the next tick."""
+        """Let a slice wait for the next tick: it may be claimed from now on."""
         if piece.record.delivers and not self._opens(piece):
             return
         piece.free = at
@@ -389,7 +391,7 @@ def _piece(record: SliceRecord, slowed: bool) -> _Piece:
     ends = [0, *(turn.ended for turn in record.turns)]
     turns = [(float(max(0, turn.free - end)), float(turn.held)) for turn, end in zip(record.turns, ends, strict=False)]
     held = sum(held for _, held in turns)
-    further = round((record.worked - held) / max(1.0, held / len(turns)))
+    further = round((record.worked - held) / (held / len(turns))) if held else 0
     if further > 0:
         turns += [(0.0, (record.worked - held) / further)] * further
     waiting = Waiting(record.id, record.workspace, record.campaign, record.kind, record.suspect, False, False, True)
