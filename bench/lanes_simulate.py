@@ -22,7 +22,7 @@ USERS: Final = 16_000
 """Users of each workspace."""
 SLICE: Final = 200
 """Users of a slice, which is one batch."""
-DELIVERING: Final = 300
+DELIVERING: Final = 600
 """Milliseconds that each window of deliveries waits."""
 GOAL: Final = 0.25
 """The largest error of the forecast of a lane's p95 wait."""

@@ -201,13 +201,17 @@ class _Simulation:
         return True
 
     def _put_off_until_closed(self, piece: _Piece) -> None:
-        """Put a slice off; if its predecessor of the same range is put off as well, that one does the work of both."""
+        """Put a slice off; if one of the same range is put off already, that one does the work of both.
+
+        It takes as long as the longer of the two: the engine marks and sends what is chosen meanwhile in one go, and
+        most of these slices find their deliveries taken by the slice of the decision.
+        """
         put_off = self._put_off[piece.record.campaign]
         piece.round = next((other.round for other in put_off.values()), piece.round)
         first = put_off.setdefault(piece.record.id.rpartition("/")[2], piece)
         if first is not piece:
             (pause, held), *rest = first.turns
-            first.turns = [(pause, held + sum(more for _, more in piece.turns)), *rest]
+            first.turns = [(pause, max(held, sum(more for _, more in piece.turns))), *rest]
 
     def _closes(self, piece: _Piece, at: float) -> None:
         """Note that a delivering slice has ended; after the last one of its campaign come those that were put off."""

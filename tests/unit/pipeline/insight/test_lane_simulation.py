@@ -192,5 +192,5 @@ def test_the_clock_adds_delivering_slices_once_the_campaign_has_no_other() -> No
     records += [record("other/0", at=100, kind=SliceKind.DELIVER, whole=True, campaign="other")]
     turns = replayed(records, policy_set(fleets=fleets))
     assert claims(turns) == [("handed/0", 0), ("other/0", 100), ("1/0", 300), ("1/1", 300), ("2/2", 300)]
-    assert {turn.slice_id: turn.held for turn in turns[2:]} == {"1/0": 150, "1/1": 150, "2/2": 50}
+    assert {turn.slice_id: turn.held for turn in turns[2:]} == {"1/0": 100, "1/1": 100, "2/2": 50}
     assert {turn.wait for turn in turns} == {0}, "what the clock has not added yet does not wait"
