@@ -22,6 +22,7 @@ from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
 from bench.lanes_gate import gate
+from bench.lanes_simulate import simulate_part
 from bench.lanes_slow import slow_campaign
 from bench.lanes_waits import beside, flood
 from bench.log_events import log_events
@@ -295,6 +296,7 @@ _RUN: Final[dict[str, Callable[[int, int], str]]] = {
     "beside": beside,
     "slow": slow_campaign,
     "edits": lanes_edits.part,
+    "simulate": simulate_part,
 }
 
 GOALS: Final = {
@@ -313,6 +315,8 @@ GOALS: Final = {
     "slow": "**P13**: a campaign turns slow (200 ms more a batch): waits on the fast lane are normal within 10 s.",
     "edits": "**P12**: ten edits move a running campaign between two lanes: at most 5 s from the save to the first "
     "slice in the new lane; no mail missing, none doubled.",
+    "simulate": "**P20**: the forecast of `policy simulate --edited` against a real run of the edited policy: p95 wait "
+    "per lane, within 25 %.",
 }
 
 

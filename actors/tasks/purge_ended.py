@@ -8,7 +8,7 @@ from actors.registry import actor, application
 from engine.pipeline.delivery.sender_lease import SENDERS
 
 KEPT = timedelta(days=7)
-"""How long reports can still read ended slices and runs."""
+"""How long reports can still read ended slices and runs, and `policy simulate` can replay slices."""
 
 
 GONE = timedelta(days=1)

@@ -12,6 +12,7 @@ import typer
 
 from engine.cli.context import settings_of
 from engine.cli.helping import Group
+from engine.cli.policy_simulate import as_document, forecast_for, show_forecast
 from engine.cli.route_evidence import Known, known_of
 from engine.cli.tables import show as show_table
 from engine.clock import format_instant
@@ -56,7 +57,7 @@ def mount(app: typer.Typer, history: History) -> None:
     group.command(epilog="Example: tidegate policy check edited/slow.yaml")(check)
     group.command(epilog="Example: tidegate policy show lifecycle")(show)
     group.command("route", epilog="Example: tidegate policy route winback")(show_route)
-    group.command(epilog="Example: tidegate policy simulate --edited edited/slow.yaml")(simulate)
+    group.command(epilog="Example: tidegate policy simulate --edited edited/slow.yaml --days 7")(simulate)
     app.add_typer(group, name="policy")
 
 
@@ -178,9 +179,15 @@ def show_route(
 def simulate(
     context: typer.Context,
     edited: Annotated[Path | None, typer.Option(help="An edited file or folder to simulate instead.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=7, help="Also replay the slices of the last days, and show their waits.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Route every campaign file, and show each lane's room and how its campaigns share it while all have work."""
+    """Route every campaign file, and show each lane's room and how its campaigns share it while all have work.
+
+    With --days, also forecast the waits in each lane from what is recorded.
+    """
     from engine.policy.difference import shares
     from engine.policy.load import load_policies
 
@@ -198,11 +205,15 @@ def simulate(
             document.append(
                 {**asdict(campaign), "share": round(share, 4), "room": policies.room(lane), "moved_from": moved}
             )
+    told = None if days is None else forecast_for(context, now, None if edited is None else policies, days)
     if as_json:
-        typer.echo(json.dumps({"version": policies.version, "campaigns": document}))
+        more = {} if told is None else {"forecast": as_document(told)}
+        typer.echo(json.dumps({"version": policies.version, "campaigns": document, **more}))
         return
     keys = ("lane", "room", "campaign", "profile", "urgency", "share", "in_flight", "deliver_lane", "moved_from")
     _table(keys, [tuple("" if row[key] is None else str(row[key]) for key in keys) for row in document])
+    if told is not None and days is not None:
+        show_forecast(told, days)
 
 
 def _routed(

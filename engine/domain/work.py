@@ -167,7 +167,7 @@ class Slice:
     worker). `overruns` counts claims that exceeded the lane's time limit. `slow` is True if this slice, or the slice
     that it is a half of, exceeded one: it decides in the slow lane. `token` names the lease of the current claim. Only
     slices of candidates have an access path (`path`) and `after`, the `as_of` of the previous pass. `of` is the number
-    of slices of the run if the run cuts the whole hash space, otherwise None.
+    of slices of the run, or of the clock's round of delivering slices, if it cuts the whole hash space, otherwise None.
     """
 
     id: str

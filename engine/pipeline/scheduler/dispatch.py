@@ -22,6 +22,7 @@ from engine.domain.work import Run, SliceKind, Waiting
 from engine.pipeline.campaigns.compiled_cache import CampaignCache, routing_facts
 from engine.pipeline.ports.messaging import Messenger
 from engine.pipeline.ports.work import SliceStore
+from engine.pipeline.scheduler.next_slices import next_slices
 from engine.pipeline.scheduler.stuck_campaigns import Obstacles
 from engine.policy.models import LaneKind, Urgency
 
@@ -147,42 +148,21 @@ class Dispatcher:
 
     def _ring(self, lane: str, pieces: Sequence[Waiting], busy: int, records: Mapping[str, CampaignRecord]) -> int:
         """Enqueue what the lane has room for: by urgency, and within it by fair shares."""
-        room = self._campaign_cache.policies.room(lane) - busy
-        classes: dict[Urgency, list[Waiting]] = defaultdict(list)
-        for slice_ in pieces:
-            classes[self._campaign_cache.profile(records[slice_.campaign]).urgency].append(slice_)
-        picked: list[str] = []
-        for urgency in Urgency:
-            if urgency in classes and len(picked) < room:
-                picked += self._pick((lane, urgency), classes[urgency], room - len(picked), records)
+        policies = self._campaign_cache.policies
+        picked = next_slices(
+            self._shares,
+            lane,
+            pieces,
+            policies.room(lane) - busy,
+            policies=policies,
+            profile=lambda uid: self._campaign_cache.profile(records[uid]),
+        )
         if not picked:
             return 0
         delivering = {slice_.id for slice_ in pieces if slice_.kind is SliceKind.DELIVER}
-        self._slices.ring(picked)
+        self._slices.ring(picked, lane)
         self._rung_in |= dict.fromkeys(picked, lane)
         messenger = self._messenger()
         messenger.process([(piece, lane) for piece in picked if piece not in delivering])
         messenger.deliver([(piece, lane) for piece in picked if piece in delivering])
         return len(picked)
-
-    def _pick(
-        self, share: tuple[str, Urgency], pieces: Sequence[Waiting], room: int, records: Mapping[str, CampaignRecord]
-    ) -> list[str]:
-        """Pick slices of one lane and urgency. Where only one campaign is at work, nothing is shared or charged."""
-        queues: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for slice_ in pieces:
-            queues[slice_.workspace][slice_.campaign].append(slice_.id)
-        campaigns = {slice_.campaign for slice_ in pieces}
-        if len(campaigns | self._shares[share].at_work) == 1:
-            del self._shares[share]
-            return [slice_.id for slice_ in pieces[:room]]
-        policies = self._campaign_cache.policies
-        return self._shares[share].pick(
-            queues,
-            room,
-            weights={
-                slice_.campaign: self._campaign_cache.profile(records[slice_.campaign]).weight for slice_ in pieces
-            },
-            workspace_weights={workspace: policies.weight_of(workspace) for workspace in queues},
-            seconds={slice_.id: slice_.worked / 1000 for slice_ in pieces},
-        )

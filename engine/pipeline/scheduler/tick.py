@@ -345,7 +345,17 @@ class ClockTick:
         name = f"{enrolment_prefix(record.workspace, record.uid)}deliver/{self._clock.system_now():015d}"
         self._slices.add(
             [
-                Slice(slice_id(name, i), None, record.workspace, record.uid, SliceKind.DELIVER, now, first, until)
+                Slice(
+                    slice_id(name, i),
+                    None,
+                    record.workspace,
+                    record.uid,
+                    SliceKind.DELIVER,
+                    now,
+                    first,
+                    until,
+                    of=pieces,
+                )
                 for i, (first, until) in enumerate(cut(pieces))
             ]
         )

@@ -1,8 +1,12 @@
-"""Slices and their leases. MongoDB's own clock (`$$NOW`) sets and compares leases, never a worker's clock."""
+"""Slices and their leases. MongoDB's own clock (`$$NOW`) sets and compares leases, never a worker's clock.
+
+An ended slice is also the record of its work, from which `policy simulate` replays a week. The writes that a slice
+needs anyway carry it: `added_at`, `lane`, and three numbers for each turn (`turns`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -10,15 +14,17 @@ from pymongo import ASCENDING, IndexModel, ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from engine.clock import millis
+from engine.clock import Instant, SystemClock, millis, moment
 from engine.domain.document import Document
 from engine.domain.lifecycle import SliceState
+from engine.domain.slice_record import SliceRecord
 from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import insert_new
 from engine.stores.mongo.client import EPOCH, MAJORITY, READ_MAJORITY
-from engine.stores.mongo.work_documents import read_slice, slice_document
+from engine.stores.mongo.work_documents import read_slice, read_slice_record, slice_document
 
+_CLOCK: Final = SystemClock()
 _NOW: Final = "$$NOW"
 _BROKEN_AT: Final = {"$ifNull": ["$broken_at", _NOW]}
 """When a batch was first broken off since the latest checkpoint."""
@@ -26,6 +32,24 @@ _HELD: Final = {"$subtract": [_NOW, {"$ifNull": ["$claimed_at", _NOW]}]}
 """Milliseconds since the claim."""
 _WORKED: Final = {"$add": [{"$ifNull": ["$worked", 0]}, _HELD]}
 """Milliseconds that workers have held the slice, the current claim included."""
+
+MOST_TURNS: Final = 100
+"""Turns of a slice that its document keeps (33 bytes each): later ones count only in `worked`."""
+
+_ADDED_AT: Final = {"$ifNull": ["$added_at", _NOW]}
+_TURN: Final = [
+    {"$subtract": [{"$ifNull": ["$free_at", _ADDED_AT]}, _ADDED_AT]},
+    {"$subtract": [{"$ifNull": ["$claimed_at", _NOW]}, _ADDED_AT]},
+    {"$subtract": [_NOW, _ADDED_AT]},
+]
+"""The turn that ends now, as milliseconds since the slice was added: free, claimed, ended."""
+_TURNS: Final = {
+    "$cond": [
+        {"$lte": ["$attempt", MOST_TURNS]},
+        {"$concatArrays": [{"$ifNull": ["$turns", []]}, _TURN]},
+        {"$ifNull": ["$turns", []]},
+    ]
+}
 
 INDEXES: Final = (
     IndexModel([("campaign", ASCENDING), ("kind", ASCENDING)], name="open", partialFilterExpression={"state": "open"}),
@@ -36,16 +60,21 @@ INDEXES: Final = (
 
 @named_queries("slices")
 class Slices:
-    """Slices: written once with deterministic ids, claimed, checkpointed, closed."""
+    """Slices: written once with deterministic ids, claimed, checkpointed, closed.
 
-    def __init__(self, database: Database[Document]) -> None:
+    `now` dates their arrival: MongoDB's clock does not date inserted documents to the millisecond.
+    """
+
+    def __init__(self, database: Database[Document], now: Callable[[], Instant] = _CLOCK.system_now) -> None:
+        self._now = now
         self._all: Collection[Document] = database.get_collection(
             "slices", write_concern=MAJORITY, read_concern=READ_MAJORITY
         )
 
     def add(self, pieces: Sequence[Slice]) -> None:
         """Insert slices; existing ones (same deterministic id) stay unchanged."""
-        insert_new(self._all, [slice_document(piece) for piece in pieces])
+        added_at = moment(self._now())
+        insert_new(self._all, [{**slice_document(piece), "added_at": added_at} for piece in pieces])
 
     def get(self, slice_id: str) -> Slice | None:
         """Return one slice. Index: `_id`."""
@@ -110,9 +139,10 @@ class Slices:
                         "results": {"$literal": dict(results)},
                         "ended_at": _NOW,
                         "worked": _WORKED,
+                        "turns": _TURNS,
                     }
                 },
-                {"$unset": ["lease", "claimed_at", "rung_at", "failure"]},
+                {"$unset": ["lease", "claimed_at", "rung_at", "failure", "free_at"]},
             ],
         )
         return done.matched_count == 1
@@ -135,7 +165,7 @@ class Slices:
         `broken` says that a batch was broken off. `failure` is the reason of the exception, without personal data.
         `overran` says that its holder exceeded the time limit of the lane.
         """
-        put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors, "worked": _WORKED}
+        put: Document = {"suspect": suspect, "deaths": deaths, "errors": errors, **_ending_turn(after)}
         if broken:
             put["broken_at"] = _BROKEN_AT
         if failure is not None:
@@ -146,8 +176,6 @@ class Slices:
             }
         if overran:
             put |= {"slow": True, "overruns": {"$add": [{"$ifNull": ["$overruns", 0]}, 1]}}
-        if after is not None:
-            put["not_before"] = {"$add": [_NOW, millis(after)]}
         done = self._all.update_one(
             {"_id": slice_id, "lease.token": token, "state": "open"},
             [{"$set": put}, {"$unset": ["lease", "claimed_at", "rung_at"]}],
@@ -212,10 +240,11 @@ class Slices:
         found = self._all.find({"_id": {"$in": list(ids)}}, {"worked": 1})
         return {raw["_id"]: int(raw.get("worked", 0)) for raw in found}
 
-    def ring(self, ids: Sequence[str]) -> None:
-        """Record that messages for these unclaimed slices are about to be enqueued. Index: `_id`."""
+    def ring(self, ids: Sequence[str], lane: str) -> None:
+        """Record that messages for these unclaimed slices are about to be enqueued in a lane. Index: `_id`."""
         self._all.update_many(
-            {"_id": {"$in": list(ids)}, "state": "open", "lease": {"$exists": False}}, [{"$set": {"rung_at": _NOW}}]
+            {"_id": {"$in": list(ids)}, "state": "open", "lease": {"$exists": False}},
+            [{"$set": {"rung_at": _NOW, "lane": {"$literal": lane}}}],
         )
 
     def expired(self) -> list[Expired]:
@@ -227,9 +256,7 @@ class Slices:
 
     def free(self, slice_id: str, token: str, *, suspect: bool, deaths: int, after: timedelta | None) -> bool:
         """Free a slice whose lease `token` ran out, and store its new failure counts. Index: `_id`."""
-        put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT, "worked": _WORKED}
-        if after is not None:
-            put["not_before"] = {"$add": [_NOW, millis(after)]}
+        put: Document = {"suspect": suspect, "deaths": deaths, "broken_at": _BROKEN_AT, **_ending_turn(after)}
         done = self._all.update_one(
             {"_id": slice_id, "state": "open", "lease.token": token, "$expr": {"$lt": ["$lease.until", _NOW]}},
             [{"$set": put}, {"$unset": ["lease", "claimed_at", "rung_at"]}],
@@ -265,6 +292,17 @@ class Slices:
         """Return every slice of a run. Index: `run`."""
         return [read_slice(raw) for raw in self._all.find({"run": run}, hint="run")]
 
+    def recorded(self, within: timedelta) -> list[SliceRecord]:
+        """Return the slices that ended within the last `within`, in no order. Index: `ended`.
+
+        A slice that ended before the engine recorded turns has none, and neither has one that nobody claimed.
+        """
+        wanted = {
+            "ended_at": {"$exists": True},
+            "$expr": {"$gte": ["$ended_at", {"$subtract": [_NOW, millis(within)]}]},
+        }
+        return [read_slice_record(raw) for raw in self._all.find(wanted, _RECORD, hint="ended")]
+
     def forget_ended(self, older_than: timedelta) -> int:
         """Delete slices that ended longer ago than `older_than`; return how many. Index: `ended`."""
         wanted = {
@@ -274,11 +312,24 @@ class Slices:
         return self._all.delete_many(wanted, hint="ended").deleted_count
 
 
+_RECORD: Final = dict.fromkeys(
+    ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until", "of"), 1
+) | {"results.users": 1}
+
+
+def _ending_turn(after: timedelta | None) -> Document:
+    """Return the fields of a slice that a worker gives up now, to be claimed after `after`."""
+    free_at: object = _NOW if after is None else {"$add": [_NOW, millis(after)]}
+    ending = {"worked": _WORKED, "turns": _TURNS, "free_at": free_at}
+    return ending if after is None else {**ending, "not_before": free_at}
+
+
 NAMED: Final[Mapping[str, str]] = {
     "slices.waiting": "open",
     "slices.expired": "open",
     "slices.has_open": "run",
     "slices.campaigns_with_open": "open",
     "slices.of_run": "run",
+    "slices.recorded": "ended",
 }
 """The named queries and the index each relies on."""

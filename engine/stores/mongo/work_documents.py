@@ -10,6 +10,7 @@ from engine.clock import Instant, instant
 from engine.domain.document import Document
 from engine.domain.enrolment import Enrolment, Outgoing, Settled
 from engine.domain.lifecycle import DeliveryState, EnrolmentState, ExitReason, SliceState
+from engine.domain.slice_record import SliceRecord, Turn
 from engine.domain.work import AccessPath, Slice, SliceKind
 
 
@@ -174,4 +175,25 @@ def read_slice(raw: Document) -> Slice:
         of=raw.get("of"),
         overruns=raw.get("overruns", 0),
         slow=raw.get("slow", False),
+    )
+
+
+def read_slice_record(raw: Document) -> SliceRecord:
+    """Read what an ended slice's document says about its work; without `added_at` it says nothing about its turns."""
+    added_at = _instant(raw.get("added_at"))
+    numbers = [int(number) for number in raw.get("turns", ())] if added_at is not None else []
+    return SliceRecord(
+        id=raw["_id"],
+        workspace=raw["workspace"],
+        campaign=raw["campaign"],
+        kind=SliceKind(raw["kind"]),
+        added_at=added_at or 0,
+        turns=tuple(map(Turn, numbers[::3], numbers[1::3], numbers[2::3])),
+        worked=int(raw.get("worked", 0)),
+        lane=raw.get("lane"),
+        users=int(raw.get("results", {}).get("users", 0)),
+        suspect=raw["suspect"],
+        first=raw["first"],
+        until=raw["until"],
+        whole="of" in raw,
     )

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from bson import BSON
 from pymongo.database import Database
 
 from engine.domain.lifecycle import SliceState
 from engine.domain.work import Slice, SliceKind
 from engine.stores.mongo.client import EPOCH
-from engine.stores.mongo.slices import INDEXES, Slices
+from engine.stores.mongo.slices import INDEXES, MOST_TURNS, Slices
 from tests.support.decision_cases import DAY
 from tests.support.store_threads import together
 
@@ -213,7 +214,7 @@ def test_a_held_slice_is_neither_ended_nor_dropped_over_its_holder(slices: Slice
 def test_the_dispatcher_sees_held_enqueued_and_ready_slices(slices: Slices) -> None:
     slices.add([slice_of(n) for n in range(3)])
     slices.claim(slice_of(0).id, "t", LEASE)
-    slices.ring([slice_of(0).id, slice_of(1).id])
+    slices.ring([slice_of(0).id, slice_of(1).id], "fast")
     seen = {slice_.id: (slice_.held, slice_.rung, slice_.ready) for slice_ in slices.waiting(LEASE, 10)}
     assert seen == {
         slice_of(0).id: (True, False, True),
@@ -223,7 +224,7 @@ def test_the_dispatcher_sees_held_enqueued_and_ready_slices(slices: Slices) -> N
 
 
 def test_an_old_enqueue_mark_counts_as_lost_and_a_claim_clears_it(slices: Slices, slice_key: str) -> None:
-    slices.ring([slice_key])
+    slices.ring([slice_key], "fast")
     assert [waiting.rung for waiting in slices.waiting(OVER, 10)] == [False]
     slices.claim(slice_key, "t", LEASE)
     again(slices, slice_key, "t")
@@ -248,3 +249,67 @@ def test_only_slices_ended_long_ago_expire(slices: Slices) -> None:
     assert slices.forget_ended(timedelta(hours=1)) == 0
     assert slices.forget_ended(OVER) == 1
     assert [slice_.id for slice_ in slices.of_run("r1")] == [slice_of(1).id]
+
+
+def test_an_ended_slice_is_the_record_of_its_turns_and_its_lane(slices: Slices, slice_key: str) -> None:
+    slices.ring([slice_key], "fast")
+    slices.claim(slice_key, "t1", LEASE)
+    again(slices, slice_key, "t1", after=timedelta(milliseconds=1))
+    while slices.claim(slice_key, "t2", LEASE) is None:
+        pass
+    slices.ring([slice_key], "slow")
+    slices.close(slice_key, "t2", SliceState.DONE, {"users": 7, "chosen": 1})
+    (record,) = slices.recorded(LEASE)
+    assert (record.id, record.workspace, record.campaign, record.kind) == (
+        slice_key,
+        "shop",
+        "c1",
+        SliceKind.CANDIDATES,
+    )
+    assert (record.lane, record.users, record.suspect) == ("fast", 7, False), "a held slice is not enqueued"
+    first, second = record.turns
+    assert first.free == 0, "it is free as soon as it is added"
+    assert first.claimed <= first.ended < second.free <= second.claimed <= second.ended, "the back-off is no wait"
+    assert record.worked == first.held + second.held
+
+
+def test_a_turn_that_ends_with_its_lease_is_recorded(slices: Slices, slice_key: str) -> None:
+    slices.claim(slice_key, "t1", OVER)
+    slices.free(slice_key, "t1", suspect=True, deaths=0, after=None)
+    slices.claim(slice_key, "t2", LEASE)
+    slices.close(slice_key, "t2", SliceState.DONE, {})
+    (record,) = slices.recorded(LEASE)
+    assert (len(record.turns), record.suspect) == (2, True)
+
+
+def test_records_reach_back_only_as_far_as_asked_and_hold_a_bounded_number_of_turns(
+    slices: Slices, slice_key: str, database: Database[dict[str, Any]]
+) -> None:
+    for number in range(MOST_TURNS + 2):
+        slices.claim(slice_key, f"t{number}", LEASE)
+        again(slices, slice_key, f"t{number}")
+    slices.claim(slice_key, "last", LEASE)
+    slices.close(slice_key, "last", SliceState.DONE, {})
+    (record,) = slices.recorded(LEASE)
+    assert len(record.turns) == MOST_TURNS
+    database.slices.update_one({"_id": slice_key}, [{"$set": {"ended_at": {"$subtract": ["$$NOW", 3_600_000]}}}])
+    assert slices.recorded(timedelta(minutes=59)) == []
+    assert len(slices.recorded(timedelta(minutes=61))) == 1
+
+
+def test_a_slice_of_an_earlier_engine_has_no_turns(
+    slices: Slices, slice_key: str, database: Database[dict[str, Any]]
+) -> None:
+    database.slices.update_one({"_id": slice_key}, {"$unset": {"added_at": 1}})
+    slices.claim(slice_key, "t", LEASE)
+    slices.close(slice_key, "t", SliceState.DONE, {})
+    assert [record.turns for record in slices.recorded(LEASE)] == [()]
+
+
+def test_the_record_adds_little_to_a_slice(slices: Slices, slice_key: str, database: Database[dict[str, Any]]) -> None:
+    slices.ring([slice_key], "fast")
+    slices.claim(slice_key, "t", LEASE)
+    slices.close(slice_key, "t", SliceState.DONE, {})
+    stored = database.slices.find_one({"_id": slice_key}) or {}
+    kept = {key: value for key, value in stored.items() if key not in ("added_at", "turns", "lane")}
+    assert len(BSON.encode(stored)) - len(BSON.encode(kept)) < 100
