@@ -8,7 +8,7 @@ from bench import lanes
 from bench.lanes_slow import CALM, STEP, bound_of, normal_from, p95
 
 
-def test_a_normal_wait_is_a_fifth_or_50_ms_longer_than_before() -> None:
+def test_a_normal_median_is_a_fifth_or_50_ms_longer_than_before() -> None:
     assert bound_of([0.1] * 20) == pytest.approx(0.15)
     assert bound_of([1.0] * 20) == pytest.approx(1.2)
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from engine.failpoints import Failpoint, arm
+from engine.telemetry.events import listening
 from tests.support.pipeline_world import World
 
 NAME: Final = "c"
@@ -80,3 +81,24 @@ def test_a_clock_that_dies_between_the_children_and_the_parent_loses_nobody(
     assert [raw["state"] for raw in slices(world)] == ["split", "done", "done"]
     assert [len(world.enrolments(NAME, user)) for user in USERS] == [1] * len(USERS)
     assert len(world.sent()) == len(USERS)
+
+
+def test_a_worker_that_finds_its_limit_exceeded_between_batches_gives_the_rest_back(
+    make_world: Callable[..., World],
+) -> None:
+    """Its finished batches count; the rest is halved, and a slice of one batch ends before it is asked."""
+    world = make_world(slice_users=100, batch={"candidates": [2]})
+    world.app.hooks.time_left = lambda: -1.0
+    world.users(USERS)
+    world.apply({"campaign": NAME, "kind": "one_off"})
+    world.launch(NAME)
+    with listening() as heard:
+        world.settle()
+    released = heard.of("slice.released", reason="time_limit")
+    assert released
+    assert {event.fields["kind"] for event in released} == {"candidates"}, "a delivering slice is never ended by it"
+    assert heard.of("slice.split", reason="time_limit")
+    assert {raw["state"] for raw in slices(world)} == {"split", "done"}
+    assert [len(world.enrolments(NAME, user)) for user in USERS] == [1] * len(USERS)
+    assert len(world.sent()) == len(USERS)
+    assert world.state(NAME) == "finished"
