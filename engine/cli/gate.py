@@ -11,7 +11,7 @@ from engine.cli.clock import length_of
 from engine.cli.context import AsJson, opened, say, show_json, show_table
 from engine.cli.helping import Group
 from engine.clock import format_instant, millis
-from engine.domain.gate import GateState, GateView, Hold, Override, limit_in_force
+from engine.domain.gate import GateState, GateView, Hold, Member, Override, limit_in_force
 from engine.errors import ServiceUnreachable, WrongCall
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
     ]
     show_table("", ("", ""), rows)
     members = [
-        (one.process, one.id, one.wanted, f"{one.used:.2f}", "all" if (own := shares[one.id]) is None else f"{own:.2f}")
-        for one in view.members
+        (one.process, one.id, one.wanted, f"{one.used:.2f}", _share_shown(one, shares[one.id])) for one in view.members
     ]
     if members:
         show_table("", ("process", "id", "threads that want to work", "used", "share"), members)
@@ -89,6 +88,13 @@ def set_gate(
         say(
             f"the gate is set by hand until {format_instant(until)}: {_sentence(limit_in_force(GateState(), override))}"
         )
+
+
+def _share_shown(member: Member, own: float | None) -> str:
+    """Return a process's share for the table; one that has no bulk work takes none."""
+    if not member.wanted:
+        return "-"
+    return "no limit" if own is None else f"{own:.2f}"
 
 
 def _view(app: App) -> GateView:
