@@ -28,6 +28,7 @@ CALLS = {
     "check": "check",
     "clock show": "clock show",
     "explain": "explain hello u1",
+    "gate show": "gate show",
     "import events": "import events events.csv -w shop",
     "import lists": "import lists list.csv -w shop --list vip",
     "import users": "import users users.csv -w shop",

@@ -330,6 +330,14 @@ def _computed(document: Document, fields: Mapping[str, Any], now: datetime) -> D
     return kept
 
 
+_EXTREMES: Final[Mapping[str, Callable[..., Any]]] = {"$min": min, "$max": max}
+
+
+def _in_order(value: Any) -> Any:
+    """Return what orders values of one kind; documents by their fields, one after another."""
+    return tuple(value.items()) if isinstance(value, dict) else value
+
+
 def _grouped(documents: list[Document], fields: Mapping[str, Any], now: datetime) -> list[Document]:
     groups: dict[str, tuple[Any, list[Document]]] = {}
     for document in documents:
@@ -342,7 +350,7 @@ def _grouped(documents: list[Document], fields: Mapping[str, Any], now: datetime
             if name != "_id":
                 ((operator, operand),) = spec.items()
                 values = [evaluated(operand, member, now) for member in members]
-                row[name] = {"$sum": sum, "$min": min, "$max": max}[operator](values)
+                row[name] = sum(values) if operator == "$sum" else _EXTREMES[operator](values, key=_in_order)
         rows.append(row)
     return rows
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,7 +18,7 @@ from engine.stores.redis.gate import RedisGate
 from engine.telemetry.events import Occurrence, subscribe
 from tests.support.pipeline_world import World
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 RULE = Gate(latency=timedelta(milliseconds=250))
 
 
@@ -110,6 +109,14 @@ def seen(store: RedisGate, wanted: Callable[[GateView], bool]) -> GateView:
         threading.Event().wait(0.05)
 
 
+def until(fact: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
+
+
 def limited(view: GateView) -> bool:
     return view.state is not None and view.state.limit is not None
 
@@ -123,10 +130,7 @@ def test_a_slow_store_limits_every_process_and_a_quick_one_opens_again(
     view = seen(store, limited)
     assert view.state is not None
     assert "p95" in view.state.why
-    deadline = time.monotonic() + PATIENCE
-    while not all(process.gate.limited for process in workers):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
+    until(lambda: all(process.gate.limited for process in workers))
     low = view.state.limit
     assert low is not None
     clock.probe.late = 0.0
@@ -140,21 +144,17 @@ def test_a_person_closes_and_opens_the_gate_for_a_while(
     store: RedisGate, clock: Process, workers: list[Process], changes: list[Occurrence]
 ) -> None:
     now = seen(store, lambda view: len(view.members) == 3).now
-    assert store.override(Override(Hold.CLOSED, now + 60_000, "backup"))
-    deadline = time.monotonic() + PATIENCE
-    while not all(process.gate.closed for process in workers):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
-    assert store.override(replace(Override(Hold.OPEN, now + 60_000, "")))
-    while any(process.gate.limited for process in workers):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
+
+    def told() -> list[str]:
+        return [str(event.fields["reason"]) for event in changes if event.name == "gate.held"]
+
+    assert store.override(Override(Hold.CLOSED, now + 600_000, "backup"))
+    until(lambda: all(process.gate.closed for process in workers) and len(told()) == 1)
+    assert store.override(Override(Hold.OPEN, now + 600_000, ""))
+    until(lambda: not any(process.gate.limited for process in workers) and len(told()) == 2)
     assert store.override(None)
-    while len([event for event in changes if event.name == "gate.held"]) < 3:
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
-    told = [str(event.fields["reason"]) for event in changes if event.name == "gate.held"]
-    assert told == [
+    until(lambda: len(told()) == 3)
+    assert told() == [
         "closed, set by a person: backup",
         "open, set by a person",
         "the automatic limit is in force again",
@@ -166,10 +166,7 @@ def test_without_redis_each_process_keeps_its_share(
 ) -> None:
     assert store.beat(Member("x", "clock", 0, 0.0), may_control=True) is not None
     assert store.decide("x", GateState(0.5, 1, "slow"), Gauge())
-    deadline = time.monotonic() + PATIENCE
-    while not all(process.gate.limited for process in workers):
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
+    until(lambda: all(process.gate.limited for process in workers))
     monkeypatch.setattr(store, "beat", lambda *_, **__: None)
     threading.Event().wait(1.5)
     assert all(process.gate.limited for process in workers)
