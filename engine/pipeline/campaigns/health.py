@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Final
 
 from engine.clock import Clock, millis
-from engine.decisions.slow_and_failing import is_slow, over_budget, percentile
+from engine.decisions.slow_and_failing import is_slow, over_budget, percentile, seconds_per_user
 from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.counts import Ends
 from engine.domain.keys import enrolment_prefix
@@ -67,7 +67,7 @@ class CampaignHealth:
         rule = profile.slow_when
         if rule is None or users == 0:
             return
-        seconds, limit = took.total_seconds() / users, rule.per_user_p95.total_seconds()
+        seconds, limit = seconds_per_user(took, users), rule.per_user_p95.total_seconds()
         with self._lock:
             times = self._times.setdefault(record.uid, _BatchTimes())
             times.seconds.append(seconds)

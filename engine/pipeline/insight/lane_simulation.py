@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
@@ -25,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 from engine.clock import millis
 from engine.decisions.fairness import FairShares
 from engine.decisions.routing import route
-from engine.decisions.slow_and_failing import is_slow
+from engine.decisions.slow_and_failing import is_slow, seconds_per_user
 from engine.domain.slice_record import SliceRecord
 from engine.domain.work import Waiting
 from engine.pipeline.scheduler.next_slices import next_slices
@@ -359,7 +360,7 @@ class _Simulation:
         if verdict is None or rule is None or not piece.record.users:
             return
         batches = min(rule.batches, -(-piece.record.users // max(profile.batch.candidates)))
-        verdict.seconds.extend([piece.worked / 1000 / piece.record.users] * batches)
+        verdict.seconds.extend([seconds_per_user(timedelta(milliseconds=piece.worked), piece.record.users)] * batches)
         while len(verdict.seconds) > rule.batches:
             verdict.seconds.popleft()
         slow = is_slow(list(verdict.seconds), rule.per_user_p95, rule.batches, slowed=verdict.slowed)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.decisions.slow_and_failing import LEAST_ENDED, is_slow, over_budget, percentile
+from engine.decisions.slow_and_failing import LEAST_ENDED, is_slow, over_budget, percentile, seconds_per_user
 
 LIMIT = timedelta(milliseconds=1)
 
@@ -25,6 +25,13 @@ def test_a_percentile_is_the_smallest_value_with_enough_values_below(values: lis
 def test_a_campaign_is_slow_if_its_tail_exceeds_the_limit() -> None:
     assert is_slow([0.002] * 10, LIMIT, 10, slowed=False)
     assert not is_slow([0.0009] * 10, LIMIT, 10, slowed=False)
+
+
+def test_the_fixed_cost_of_a_small_batch_makes_no_campaign_slow() -> None:
+    took = timedelta(milliseconds=12)
+    assert not is_slow([seconds_per_user(took, 5)] * 10, LIMIT, 10, slowed=False)
+    assert is_slow([seconds_per_user(10 * took, 5)] * 10, LIMIT, 10, slowed=False)
+    assert seconds_per_user(timedelta(seconds=1), 500) == 0.002
 
 
 def test_one_slow_batch_of_twenty_does_not_make_a_campaign_slow() -> None:
