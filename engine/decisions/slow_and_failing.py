@@ -24,11 +24,11 @@ BURST: Final = 0.5
 """Share of the latest deliveries that must fail for a burst; a larger error budget replaces it."""
 
 WHOLE: Final = 100
-"""Users that a batch counts as having, at least: the fixed cost of a small one (some 10 ms) says nothing of its users."""
+"""Users that a batch counts as having, at least: the fixed cost of a small one (10 ms) says nothing of its users."""
 
 
 def seconds_per_user(took: timedelta, users: int) -> float:
-    """Return the time per user of a batch, as `is_slow` judges it; a batch below `WHOLE` users counts as one of those."""
+    """Return the time per user of a batch, as `is_slow` judges it; smaller batches count as one of `WHOLE` users."""
     return took.total_seconds() / max(WHOLE, users)
 
 
