@@ -195,8 +195,8 @@ def _gauge(probes: list[float], delays: list[float], health: tuple[float | None,
 
 
 def _quantum(rule: Gate | None) -> float:
-    """Return how long (s) one operation may take while the gate limits: half of the latency to keep."""
-    return (Gate() if rule is None else rule).latency.total_seconds() / 2
+    """Return how long (s) one operation may take while the gate limits: a quarter of the latency to keep."""
+    return (Gate() if rule is None else rule).latency.total_seconds() / 4
 
 
 def _held(override: Override | None) -> str:
