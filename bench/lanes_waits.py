@@ -69,7 +69,7 @@ def flooded(how: str, *, by: str = "up", apart: bool = True) -> Waits:
         began = time.time()
         time.sleep(MEASURED)
         middle = time.time()
-        installation.run("campaign", "launch", _FLOOD)
+        installation.run("campaign", "launch", _FLOOD, "--path", "scan")
         over = _over(installation)
         return Waits(_waits(installation, began, middle), _waits(installation, middle + 1, over))
 
