@@ -206,6 +206,31 @@ class Installation:
         path.write_text(campaign(name, segment), encoding="utf-8")
         self.run("campaign", "apply", f"campaigns/{path.name}")
 
+    def apply_plain(
+        self,
+        name: str,
+        workspace: str = "example",
+        *,
+        audience: str = "{all: []}",
+        kind: str = "one_off",
+        holdout: str = "99%",
+        messages: int = 1,
+        apart: str = "0s",
+        profile: str = "",
+    ) -> None:
+        """Write and apply a campaign of short messages, each `apart` from the one before.
+
+        With the default holdout hardly any mail goes out: the campaign is work for those who decide.
+        """
+        lines = [f"campaign: {name}", f"workspace: {workspace}", f"kind: {kind}", f"audience: {audience}"]
+        lines += [f"profile: {profile}"] if profile else []
+        lines += [f"holdout: {holdout}", "messages:"]
+        for number in range(messages):
+            wait = f", wait: {apart}" if number else ""
+            lines.append(f'  - {{name: m{number}, channel: email, subject: "Hello", body: "Hello"{wait}}}')
+        (self.folder / "campaigns" / f"{name}.yaml").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        self.run("campaign", "apply", f"campaigns/{name}.yaml")
+
     def edit(self, path: str, before: str, after: str) -> None:
         """Replace a text that occurs once in a file of the folder. Raises `ValueError` otherwise."""
         file = self.folder / path

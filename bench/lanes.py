@@ -223,13 +223,7 @@ def shared(*, weighted: bool) -> dict[str, float]:
             installation.fill_workspace(name, SHARED_USERS)
         installation.wait_until_quiet(60)
         for name in WORKSPACES:
-            path = installation.folder / "campaigns" / f"to-{name}.yaml"
-            path.write_text(
-                f"campaign: to-{name}\nworkspace: {name}\nkind: one_off\naudience: {{all: []}}\nholdout: 99%\n"
-                'messages:\n  - {name: hello, channel: email, subject: "Hello", body: "Hello"}\n',
-                encoding="utf-8",
-            )
-            installation.run("campaign", "apply", f"campaigns/{path.name}")
+            installation.apply_plain(f"to-{name}", name)
         for name in WORKSPACES:
             installation.run("campaign", "launch", f"to-{name}")
         deadline = time.monotonic() + _PATIENCE

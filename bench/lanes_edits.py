@@ -8,11 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from bench.e2e_cases import QUICK, ground
 from bench.installation import BIG, Installation
+from bench.log_events import log_events
 from bench.sink_process import Sink
 from engine.policy.load import load_policies
 
@@ -102,13 +102,10 @@ def _until_claimed(installation: Installation, fleet: str, version: str, since: 
 def _lines(
     installation: Installation, process: str, event: str, version: str
 ) -> Iterator[tuple[dict[str, Any], float]]:
-    """Yield the lines of an event that processes of a kind wrote under a version of the policies, with their times."""
-    for file in (installation.folder / "var/logs").glob(f"{process}-*.ndjson"):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if event in line and version in line and line.endswith("}"):
-                told = json.loads(line)
-                if told["event"]["action"] == event:
-                    yield told, datetime.fromisoformat(told["@timestamp"]).timestamp()
+    """Yield the lines of an event that processes of a kind wrote under a version (empty: any), with their times."""
+    for _, at, line in log_events(installation, event, process=process):
+        if version in ("", line["labels"].get("policy")):
+            yield line, at
 
 
 def _ended(installation: Installation, server: Sink, users: int, edits: list[Edit]) -> Edited:

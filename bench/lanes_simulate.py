@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.installation import CommandFailed, Installation
+from bench.log_events import log_events
 from bench.sink_process import sink
 
 WORKSPACES: Final = {"a": 200, "b": 300, "c": 600}
@@ -109,13 +110,7 @@ def _run(edit: str | None, ask: list[str]) -> tuple[dict[str, dict[str, Any]], d
             installation.fill_workspace(name, USERS)
         installation.wait_until_quiet(60)
         for name in WORKSPACES:
-            path = installation.folder / "campaigns" / f"to-{name}.yaml"
-            path.write_text(
-                f"campaign: to-{name}\nworkspace: {name}\nkind: one_off\naudience: {{all: []}}\nholdout: 80%\n"
-                'messages:\n  - {name: hello, channel: email, subject: "Hello", body: "Hello"}\n',
-                encoding="utf-8",
-            )
-            installation.run("campaign", "apply", f"campaigns/{path.name}")
+            installation.apply_plain(f"to-{name}", name, holdout="80%")
         for name in WORKSPACES:
             installation.run("campaign", "launch", f"to-{name}", "--path", "scan")
         _until_finished(installation)
@@ -159,11 +154,7 @@ def _until_finished(installation: Installation) -> None:
     """Wait for the log lines of all campaigns' ends: a command each second would take the processors of the load."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        finished = set()
-        for file in (installation.folder / "var/logs").glob("*.ndjson"):
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines() if "campaign.finished" in line]
-            told = [json.loads(line) for line in lines if line.endswith("}")]
-            finished |= {one["labels"]["campaign"] for one in told if one["event"]["action"] == "campaign.finished"}
+        finished = {line["labels"]["campaign"] for _, _, line in log_events(installation, "campaign.finished")}
         if len(finished) >= len(WORKSPACES):
             return
         time.sleep(2)

@@ -7,19 +7,18 @@ run to its claim, and the moment at which the slow one moves to its slow lane.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 from bench.e2e_cases import QUICK, ground
 from bench.installation import Installation, audience
+from bench.log_events import log_events
 
 SMALL: Final = 20
 """Small campaigns on the fast lane."""
@@ -113,8 +112,9 @@ def turned(way: Way) -> Turned:
         installation.fill_workspace(SLOW, USERS)
         names = [audience(number) for number in range(SMALL)]
         for name in names:
-            _apply(installation, name, "example", f"{{all: [{{segment: {name}}}]}}", MESSAGES)
-        _apply(installation, SLOW, SLOW, "{all: []}", 1, profile=SLOW)
+            audience_of = f"{{all: [{{segment: {name}}}]}}"
+            installation.apply_plain(name, audience=audience_of, kind="continuous", messages=MESSAGES, apart="4s")
+        installation.apply_plain(SLOW, SLOW, kind="continuous", profile=SLOW)
         installation.wait_until_quiet(60)
         for name in names:
             installation.run("campaign", "launch", name)
@@ -137,40 +137,13 @@ def _write_profile(installation: Installation, way: Way) -> None:
     installation.run("policy", "check")
 
 
-def _apply(
-    installation: Installation, name: str, workspace: str, rule: str, messages: int, profile: str | None = None
-) -> None:
-    path = installation.folder / "campaigns" / f"{name}.yaml"
-    series = "".join(
-        f'  - {{name: m{number}, channel: email, wait: {4 if number else 0}s, subject: "Hello", body: "Hello"}}\n'
-        for number in range(messages)
-    )
-    named = f"profile: {profile}\n" if profile else ""
-    path.write_text(
-        f"campaign: {name}\nworkspace: {workspace}\nkind: continuous\n{named}audience: {rule}\nholdout: 99%\n"
-        f"messages:\n{series}",
-        encoding="utf-8",
-    )
-    installation.run("campaign", "apply", f"campaigns/{path.name}")
-
-
-def _lines(installation: Installation) -> Iterator[tuple[str, float, dict[str, Any], str]]:
-    """Yield event, time (seconds since the epoch), labels and process of the log lines that the bench needs."""
-    names = ("run.planned", "slice.claimed", "campaign.slowed", "batch.decided")
-    for file in sorted((installation.folder / "var/logs").glob("*.ndjson")):
-        for text in file.read_text(encoding="utf-8").splitlines():
-            if any(name in text for name in names):
-                line = json.loads(text)
-                if line["event"]["action"] in names:
-                    at = datetime.fromisoformat(line["@timestamp"]).timestamp()
-                    yield line["event"]["action"], at, line["labels"], line["process"]["name"]
-
-
 def _read(installation: Installation) -> Turned:
     planned: dict[str, float] = {}
     claimed: dict[str, tuple[str, float]] = {}
     began, last, moved = float("inf"), 0.0, None
-    for event, at, labels, process in _lines(installation):
+    names = ("run.planned", "slice.claimed", "campaign.slowed", "batch.decided")
+    for event, at, line in log_events(installation, *names):
+        labels, process = line["labels"], line["process"]["name"]
         slow = labels["campaign"] == SLOW
         if event == "run.planned" and not slow:
             planned[labels["run"]] = at

@@ -58,15 +58,18 @@ def flooded(how: str, *, by: str = "up", apart: bool = True) -> Waits:
         installation.wait_until_quiet(60)
         names = [audience(number) for number in range(QUICK_CAMPAIGNS)]
         for name in names:
-            _quick(installation, name)
-        _flood(installation)
+            audience_of = f"{{all: [{{segment: {name}}}]}}"
+            installation.apply_plain(
+                name, audience=audience_of, kind="continuous", holdout="0%", messages=STEPS, apart="3s"
+            )
+        installation.apply_plain(_FLOOD, _FLOOD)
         for name in names:
             installation.run("campaign", "launch", name)
         time.sleep(SETTLED)
         began = time.time()
         time.sleep(MEASURED)
         middle = time.time()
-        installation.run("campaign", "launch", _FLOOD)
+        installation.run("campaign", "launch", _FLOOD, "--path", "scan")
         over = _over(installation)
         return Waits(_waits(installation, began, middle), _waits(installation, middle + 1, over))
 
@@ -76,30 +79,6 @@ def _one_queue(installation: Installation) -> None:
     installation.edit("policies/profiles/bulk.yaml", "lane: slow", "lane: fast")
     installation.edit("policies/profiles/bulk.yaml", "in_flight: 4 ", "in_flight: 1000 ")
     installation.edit("policies/lanes.yaml", "time_limit: 60s, depth: 4}", "time_limit: 60s, depth: 1000}")
-
-
-def _quick(installation: Installation, name: str) -> None:
-    messages = "\n".join(
-        f'  - {{name: m{number}, channel: email, subject: "Hello", body: "Hello"{", wait: 3s" if number else ""}}}'
-        for number in range(STEPS)
-    )
-    path = installation.folder / "campaigns" / f"{name}.yaml"
-    path.write_text(
-        f"campaign: {name}\nworkspace: example\nkind: continuous\naudience: {{all: [{{segment: {name}}}]}}\n"
-        f"messages:\n{messages}\n",
-        encoding="utf-8",
-    )
-    installation.run("campaign", "apply", f"campaigns/{name}.yaml")
-
-
-def _flood(installation: Installation) -> None:
-    path = installation.folder / "campaigns" / f"{_FLOOD}.yaml"
-    path.write_text(
-        f"campaign: {_FLOOD}\nworkspace: {_FLOOD}\nkind: one_off\naudience: {{all: []}}\nholdout: 99%\n"
-        'messages:\n  - {name: hello, channel: email, subject: "Hello", body: "Hello"}\n',
-        encoding="utf-8",
-    )
-    installation.run("campaign", "apply", f"campaigns/{_FLOOD}.yaml")
 
 
 def _over(installation: Installation) -> float:

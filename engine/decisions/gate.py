@@ -22,6 +22,9 @@ STEP: Final = 0.01
 GROWTH: Final = 0.05
 """A second in which the store was quick raises the limit by this share of it, at least by `STEP`."""
 
+FIRST: Final = 1.0
+"""What bulk work counts as using, at least, when the store is first slow: reports are half a second old."""
+
 USED: Final = 0.5
 """Share of the limit that must be used before it rises: an unused limit says nothing about the store."""
 
@@ -50,7 +53,7 @@ def adjusted(state: GateState, gauge: Gauge, rule: Gate, *, used: float, wanted:
         return state
     slow = congestion(gauge, rule)
     if slow is not None:
-        before = used if state.limit is None else min(state.limit, max(used, USED * state.limit))
+        before = max(FIRST, used) if state.limit is None else min(state.limit, max(used, USED * state.limit))
         limit = max(rule.at_least, before * DECREASE)
         return GateState(limit, now, slow)
     if state.limit is None or used < USED * state.limit:

@@ -46,6 +46,7 @@ def test_a_slow_store_is_named_with_measurement_and_limit(gauge: Gauge, said: st
 def test_an_open_gate_begins_at_half_of_what_was_used() -> None:
     after = adjusted(GateState(), SLOW, RULE, used=3.0, wanted=8, now=NOW)
     assert after == GateState(1.5, NOW, "the probe's p95 is 21 ms, above 20 ms")
+    assert adjusted(GateState(), SLOW, RULE, used=0.0, wanted=8, now=NOW).limit == 0.5
 
 
 def test_a_limit_is_halved_while_the_store_is_slow_down_to_the_least() -> None:
