@@ -2,9 +2,10 @@
 
 The limit is the mean number of bulk operations at a time, over all processes: at 2, two operations may always run; at
 0.25, one may run for a quarter of the time. When the store is slow the limit is halved, beginning at what bulk work
-used at that moment; while the store is quick and the limit is used, the limit rises by a step each second (Chiu and
-Jain, "Analysis of the increase and decrease algorithms for congestion avoidance in computer networks", 1989). So many
-processes that share one store find a fair and stable share without knowing what else loads it.
+used at that moment; while the store is quick and the limit is used, the limit rises each second: quickly to near
+where it stood, then by small steps (Chiu and Jain, "Analysis of the increase and decrease algorithms for congestion
+avoidance in computer networks", 1989; the quick part as in CUBIC, RFC 9438). So a short stall, such as a checkpoint,
+costs seconds, and many processes find a stable share of one store without knowing what else loads it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ DECREASE: Final = 0.5
 STEP: Final = 0.01
 GROWTH: Final = 0.05
 """A second in which the store was quick raises the limit by this share of it, at least by `STEP`."""
+
+QUICK_GROWTH: Final = 0.25
+NEAR: Final = 0.8
+"""Below this share of where the limit stood, it rises by `QUICK_GROWTH` a second."""
+
+FORGET: Final = 0.7
+"""Share that remains of where the limit stood when the store is slow again before the limit has come near it."""
 
 FIRST: Final = 1.0
 """What bulk work counts as using, at least, when the store is first slow: reports are half a second old."""
@@ -54,14 +62,14 @@ def adjusted(state: GateState, gauge: Gauge, rule: Gate, *, used: float, wanted:
     slow = congestion(gauge, rule)
     if slow is not None:
         before = max(FIRST, used) if state.limit is None else min(state.limit, max(used, USED * state.limit))
-        limit = max(rule.at_least, before * DECREASE)
-        return GateState(limit, now, slow)
+        was = before if before >= NEAR * state.was else max(before, FORGET * state.was)
+        return GateState(max(rule.at_least, before * DECREASE), now, slow, was)
     if state.limit is None or used < USED * state.limit:
         return state
-    limit = state.limit + max(STEP, GROWTH * state.limit)
+    limit = state.limit + max(STEP, (QUICK_GROWTH if state.limit < NEAR * state.was else GROWTH) * state.limit)
     if limit >= wanted:
-        return GateState(None, now, "the store has been quick")
-    return GateState(limit, now, "the store is quick")
+        return GateState(None, now, "the store has been quick", state.was)
+    return GateState(limit, now, "the store is quick", state.was)
 
 
 def share(limit: float | None, wanted: int, wanted_by_all: int) -> float | None:

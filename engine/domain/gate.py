@@ -49,12 +49,14 @@ class Gauge:
 class GateState:
     """The automatic limit, in operations at a time on average (None: no limit), since when and why.
 
-    A limit of 0.25 lets one operation of bulk work run for a quarter of the time.
+    A limit of 0.25 lets one operation of bulk work run for a quarter of the time. `was` is about where the limit stood
+    when the store was last slow: up to near it, the limit rises quickly again.
     """
 
     limit: float | None = None
     since: Instant = 0
     why: str = "nothing was slow so far"
+    was: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,10 +149,10 @@ class Gate(Model):
     The engine never takes less than `at_least` of the store, in operations at a time, so that no campaign starves.
     """
 
-    latency: Duration = timedelta(milliseconds=100)
+    latency: Duration = timedelta(milliseconds=250)
     lag: Duration = timedelta(seconds=10)
     queue: Whole | None = Field(default=None, ge=1, le=100_000)
-    at_least: Number = Field(default=0.05, gt=0, le=1_000)
+    at_least: Number = Field(default=0.25, gt=0, le=1_000)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

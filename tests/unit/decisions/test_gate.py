@@ -45,7 +45,7 @@ def test_a_slow_store_is_named_with_measurement_and_limit(gauge: Gauge, said: st
 
 def test_an_open_gate_begins_at_half_of_what_was_used() -> None:
     after = adjusted(GateState(), SLOW, RULE, used=3.0, wanted=8, now=NOW)
-    assert after == GateState(1.5, NOW, "the probe's p95 is 21 ms, above 20 ms")
+    assert after == GateState(1.5, NOW, "the probe's p95 is 21 ms, above 20 ms", 3.0)
     assert adjusted(GateState(), SLOW, RULE, used=0.0, wanted=8, now=NOW).limit == 0.5
 
 
@@ -61,6 +61,30 @@ def test_a_limit_is_halved_while_the_store_is_slow_down_to_the_least() -> None:
 def test_a_used_limit_rises_while_the_store_is_quick() -> None:
     assert adjusted(GateState(0.1), QUICK, RULE, used=0.1, wanted=8, now=NOW).limit == pytest.approx(0.1 + STEP)
     assert adjusted(GateState(2.0), QUICK, RULE, used=2.0, wanted=8, now=NOW).limit == pytest.approx(2.1)
+
+
+def test_after_a_short_stall_the_limit_is_soon_where_it_stood() -> None:
+    state = GateState(2.0)
+    for _ in range(2):
+        state = adjusted(state, SLOW, RULE, used=state.limit or 0.0, wanted=8, now=NOW)
+    assert state.limit == 0.5
+    seconds = 0
+    while (state.limit or 0.0) < 1.0:
+        state = adjusted(state, QUICK, RULE, used=state.limit or 0.0, wanted=8, now=NOW)
+        seconds += 1
+    assert seconds <= 4
+
+
+def test_a_limit_that_is_too_high_again_and_again_is_approached_slowly() -> None:
+    """A store that bears 1.0 at most: the limit spends most of its time below, and near it."""
+    state, seen = GateState(8.0), []
+    for _ in range(200):
+        gauge = SLOW if (state.limit or 9.0) > 1.0 else QUICK
+        state = adjusted(state, gauge, RULE, used=state.limit or 0.0, wanted=16, now=NOW)
+        seen.append(state.limit or 9.0)
+    late = seen[100:]
+    assert sum(limit > 1.0 for limit in late) <= 25
+    assert sum(late) / len(late) > 0.7
 
 
 def test_an_unused_limit_stays() -> None:
