@@ -304,8 +304,8 @@ GOALS: Final = {
     "times that beside an equal load of the processors, while the campaign keeps at least 30 % of its ungated rate.",
     "flood": "**P4**: the waits of at least 1,000 slices of quick campaigns during a flood of 500 slices that wait "
     "200 ms each: p99 at most 1.2 times that before or 50 ms more, and at most 500 ms; one queue at least 50 times.",
-    "beside": "**P4b**: 50 small campaigns while one to a million goes out in the same lane: p95 within 1.2 times of "
-    "the fair share.",
+    "beside": "**P4b**: 50 small campaigns while a big one goes out in the same lane: p95 within 1.2 times of a fair "
+    "share.",
     "slow": "**P13**: a campaign turns slow (200 ms more a batch): waits on the fast lane are normal within 10 s.",
     "edits": "**P12**: ten edits move a running campaign between two lanes: at most 5 s from the save to the first "
     "slice in the new lane; no mail missing, none doubled.",
