@@ -161,13 +161,13 @@ def test_slices_that_were_in_the_slow_lane_stay_there() -> None:
 def test_an_edited_limit_moves_a_campaign_to_its_slow_lane_once_it_is_measured() -> None:
     rule = {"per_user_p95": "1ms", "batches": 2, "at_least": "0s"}
     edited = {"profile": "edited", "lane": "fast", "matches": {"campaign": "c"}, "slow_when": rule}
-    records = [record(f"a/{n}", users=50) for n in range(4)]  # 2 ms a user
+    records = [record(f"a/{n}", users=100, takes=[200]) for n in range(4)]  # 2 ms a user
     turns = replayed(records, policy_set(profiles=[edited]), rejudged=frozenset({"c"}))
     assert [(turn.slice_id, turn.lane, turn.claimed) for turn in turns] == [
         ("a/0", "fast", 0),
-        ("a/1", "fast", 100),
-        ("a/2", "slow", 200),
-        ("a/3", "slow", 300),
+        ("a/1", "fast", 200),
+        ("a/2", "slow", 400),
+        ("a/3", "slow", 600),
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_queued_message_of_a_campaign_that_was_slowed_moves_to_the_slow_lane()
     rule = {"per_user_p95": "1ms", "batches": 1, "at_least": "0s"}
     edited = {"profile": "edited", "lane": "fast", "matches": {"campaign": "c"}, "slow_when": rule}
     policies = policy_set(profiles=[edited], lanes={"fast": {"depth": 4}})
-    turns = replayed([record(f"a/{n}", users=50) for n in range(3)], policies, rejudged=frozenset({"c"}))
+    turns = replayed([record(f"a/{n}", users=100, takes=[200]) for n in range(3)], policies, rejudged=frozenset({"c"}))
     assert [turn.lane for turn in turns] == ["fast", "slow", "slow"]
 
 
