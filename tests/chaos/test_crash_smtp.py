@@ -15,7 +15,11 @@ from tests.chaos.play import NAME, Performer, Step, let_time_pass
 from tests.support.pipeline_world import World
 
 STEPS: Final[tuple[Step, ...]] = (("launch",), ("settle",))
-USERS: Final = tuple(f"u{number}" for number in range(8))
+IN_FLIGHT: Final = 4
+"""Mails that one write can settle: a window has two, and the sender marks the next window before the last answer."""
+KILLS: Final = 3
+USERS: Final = tuple(f"u{number}" for number in range(KILLS * IN_FLIGHT + 4))
+"""More users than all kills can leave settled, so that each killed sender still finds a mail to send."""
 
 
 class Sink:
@@ -70,7 +74,7 @@ def sink(request: pytest.FixtureRequest) -> Iterator[tuple[Sink, int]]:
 
 @pytest.fixture
 def staged(make_stage: Callable[..., World], sink: tuple[Sink, int]) -> Callable[..., World]:
-    """Yield a function that creates a one-off campaign to eight users through the sink.
+    """Yield a function that creates a one-off campaign to all users through the sink.
 
     Keys override the campaign's.
     """
@@ -91,9 +95,9 @@ def states(world: World) -> Counter[str]:
     return Counter(state for user in USERS for _, state, _ in world.ends(NAME, user))
 
 
-def killed_three_times(world: World, drive: Drive, point: str) -> None:
-    """Kill three senders in a row at the failpoint; each has one thread, so one window in flight."""
-    for _ in range(3):
+def killed_in_a_row(world: World, drive: Drive, point: str) -> None:
+    """Kill `KILLS` senders in a row at the failpoint; each has one thread, so one window in flight."""
+    for _ in range(KILLS):
         assert drive.perform(world.settings, STEPS, f"{point}=kill")[1] == "signal 9"
         let_time_pass(world.database)
 
@@ -107,12 +111,12 @@ def test_at_most_once_leaves_the_deliveries_in_flight_at_a_kill_unknown(
     recover: Callable[..., Performer],
 ) -> None:
     world = staged(at_most_once=True)
-    killed_three_times(world, drive, point)
+    killed_in_a_row(world, drive, point)
     recover(world, STEPS)
     world.check()
-    assert states(world) == {"unknown": 3, "sent": 5}
+    assert states(world) == {"unknown": KILLS, "sent": len(USERS) - KILLS}
     assert max(sink[0].taken.values()) == 1
-    assert len(sink[0].taken) == (8 if point == "deliver.sent" else 5)
+    assert len(sink[0].taken) == len(USERS) - (0 if point == "deliver.sent" else KILLS)
     assert world.state(NAME) == "finished"
 
 
@@ -125,16 +129,14 @@ def test_at_least_once_repeats_the_deliveries_in_flight_at_a_kill(
     recover: Callable[..., Performer],
 ) -> None:
     world = staged(at_most_once=False)
-    killed_three_times(world, drive, point)
+    killed_in_a_row(world, drive, point)
     recover(world, STEPS)
     world.check()
-    assert states(world) == {"sent": 8}
-    assert len(sink[0].taken) == 8
-    repeated = sink[0].taken.total() - 8
+    assert states(world) == {"sent": len(USERS)}
+    assert len(sink[0].taken) == len(USERS)
+    repeated = sink[0].taken.total() - len(USERS)
     if point in ("deliver.sent", "deliver.settled"):
-        assert (
-            0 <= repeated <= 3 * 4
-        )  # a window has two mails, and the sender marks the next one before the last answer
+        assert 0 <= repeated <= KILLS * IN_FLIGHT
     else:
         assert repeated == 0
     assert world.state(NAME) == "finished"
@@ -149,5 +151,5 @@ def test_a_kill_in_a_partly_settled_window_repeats_no_settled_delivery(
     assert drive.perform(world.settings, STEPS, "deliver.settled=kill")[1] == "signal 9"
     recover(world, STEPS)
     world.check()
-    assert states(world) == {"sent": 8}
+    assert states(world) == {"sent": len(USERS)}
     assert sink[0].taken == dict.fromkeys((f"{user}@x.example" for user in USERS), 1)
