@@ -112,7 +112,7 @@ class LaneNode:
 
 @dataclass(frozen=True, slots=True)
 class FleetNode:
-    """A fleet of the policies and its living processes; `wanted` processes with `threads` each are what they ask for."""
+    """A fleet of the policies and its living processes; the policies ask for `wanted` of them with `threads` each."""
 
     name: str
     lanes: tuple[str, ...]
