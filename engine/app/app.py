@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.liveness import Liveness
     from engine.pipeline.insight.plan_and_report import PlanAndReport
     from engine.pipeline.insight.statistics import Statistics
+    from engine.pipeline.ports.tallies import TallyReads
 
 
 class App(Workers):
@@ -77,6 +78,11 @@ class App(Workers):
 
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.campaign_cache, self.system)
+
+    @property
+    def tallies(self) -> TallyReads:
+        """The exact counts of campaigns as of a moment: `of(uids)`, and `totals()` over all of them."""
+        return self.stores.tallies
 
     @cached_property
     def missing_indexes(self) -> MissingIndexes:

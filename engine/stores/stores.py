@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.domain.document import Document
     from engine.stores.mongo.audience_counts import Audience
     from engine.stores.mongo.campaign_counts import Counts
+    from engine.stores.mongo.campaign_tallies import Tallies
     from engine.stores.mongo.campaign_time import CampaignTimes, StoredClock
     from engine.stores.mongo.campaigns import Campaigns
     from engine.stores.mongo.change_stream import UserStream
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.index_advisor import IndexAdvisor
     from engine.stores.mongo.index_requests import IndexRequests
     from engine.stores.mongo.lists import Lists
+    from engine.stores.mongo.metric_totals import MetricTotals
     from engine.stores.mongo.named_leases import Leases
     from engine.stores.mongo.owed_passes import OwedPasses
     from engine.stores.mongo.pending_rechecks import PendingRechecks
@@ -220,6 +222,20 @@ class Stores:
         from engine.stores.mongo.campaign_counts import Counts
 
         return Counts(self.database)
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        """The latest exact counts of campaigns."""
+        from engine.stores.mongo.campaign_tallies import Tallies
+
+        return Tallies(self.database)
+
+    @cached_property
+    def totals(self) -> MetricTotals:
+        """Sums that only rise, for the metrics."""
+        from engine.stores.mongo.metric_totals import MetricTotals
+
+        return MetricTotals(self.database)
 
     @cached_property
     def campaigns(self) -> Campaigns:
