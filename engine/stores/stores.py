@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
 
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
+    from engine.stores.clock_offsets import ClockOffsets
     from engine.stores.mongo.audience_counts import Audience
     from engine.stores.mongo.campaign_counts import Counts
     from engine.stores.mongo.campaign_tallies import Tallies
@@ -71,6 +73,9 @@ class Addresses(Protocol):
     elastic_api_key: SecretStr | None
     elastic_ca: Path | None
 
+
+PING: Final = 1.5
+"""Seconds that a store gets to answer a ping."""
 
 MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)
 
@@ -398,6 +403,43 @@ class Stores:
         from engine.stores.mongo.import_cursors import ImportCursors
 
         return ImportCursors(self.database)
+
+    @cached_property
+    def clock_offsets(self) -> ClockOffsets:
+        """How far clocks are from MongoDB's."""
+        from engine.stores.clock_offsets import ClockOffsets
+
+        return ClockOffsets(self.database, self.broker_client)
+
+    def at_most(self, seconds: float) -> AbstractContextManager[None]:
+        """Bound the time of MongoDB's operations inside the block; afterwards they raise an outage."""
+        import pymongo
+
+        return pymongo.timeout(seconds)
+
+    def pings(self) -> dict[str, Callable[[], object]]:
+        """Return one round trip to each store that has an address, by its name; each raises if the store is away."""
+        pings: dict[str, Callable[[], object]] = {"mongodb": self._ping_mongo, "broker": self._ping_broker}
+        if self._services.cache_url is not None:
+            pings["cache"] = self._ping_cache
+        if self._services.elastic_url is not None:
+            pings["elasticsearch"] = self._ping_search
+        return pings
+
+    def _ping_mongo(self) -> None:
+        with self.at_most(PING):
+            self.database.client.admin.command("ping")
+
+    def _ping_broker(self) -> None:
+        self.broker_client.ping()
+
+    def _ping_cache(self) -> None:
+        if self.user_cache is not None and self.user_cache.memory() is None:
+            raise OperatorError("the user cache does not answer")
+
+    def _ping_search(self) -> None:
+        if self.elastic is not None:
+            self.elastic.options(request_timeout=PING, max_retries=0).info()
 
     def close(self) -> None:
         """Close all open clients; safe to repeat."""
