@@ -38,6 +38,9 @@ SETTLED: Final = 300.0
 """Seconds without a write after which a stretch is over: its process writes every 10 s while it measures anything,
 and begins another stretch when it has measured nothing for a minute."""
 
+BLIND: Final = 150.0
+"""Seconds without a look after which watching begins anew: while MongoDB was away, no process could write either."""
+
 NAMED_FOR: Final = 7_200_000
 """Milliseconds for which the sums name the stretches that are in them, so that a late write adds none twice."""
 
@@ -63,6 +66,7 @@ class CounterFolding:
         self._stretches = stretches
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
+        self._looked_at = float("-inf")
         self._slices_at = self._queries_at = float("-inf")
 
     def step(self) -> bool:
@@ -98,7 +102,8 @@ class CounterFolding:
             self._totals.begin_queries(now)
             return 0
         fresh = [one for one in self._stretches.since(folded.horizon) if one.id not in folded.ids]
-        before, self._watched = self._watched, {}
+        before = self._watched if at - self._looked_at <= BLIND else {}
+        self._watched, self._looked_at = {}, at
         over: list[Stretch] = []
         for stretch in fresh:
             seen = before.get(stretch.id)
