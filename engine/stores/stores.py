@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
+import pymongo
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
 
 from engine.errors import OperatorError
@@ -93,6 +95,13 @@ class Stores:
         self._services = services
         self._stream_client: MongoClient[Document] | None = None
         self._tell = tell
+
+    @staticmethod
+    @contextmanager
+    def within(seconds: float) -> Iterator[None]:
+        """Give up MongoDB's calls in this block after `seconds` in total, with one of the `OUTAGES`."""
+        with pymongo.timeout(seconds):
+            yield
 
     @cached_property
     def mongo(self) -> MongoClient[Document]:
