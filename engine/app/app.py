@@ -115,7 +115,7 @@ class App(Workers):
             processes=s.processes,
             skews=s.clock_offsets,
             clock=self.system,
-            limit=s.at_most,
+            limit=s.within,
             outages=(*s.OUTAGES, EngineError),
         )
 

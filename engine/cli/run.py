@@ -22,6 +22,7 @@ from engine.cli.context import addressed, migrate, require_openable, say, settin
 from engine.cli.feed import following
 from engine.cli.fleet import lanes_of, serve
 from engine.cli.prefork import fork, keep
+from engine.cli.serve_web import pages_of_run
 from engine.cli.signals import interrupted, on_signals
 from engine.cli.usable import require_usable
 from engine.decisions.routing import SUSPECT
@@ -116,12 +117,17 @@ def _run(settings: Settings, log_format: str, ready: Callable[[], None]) -> None
     feed.start()
     emit("worker.started", process="run", threads=sum(fleet.threads for fleet in fleets.values()))
     say(where_mails_go(settings))
+    pages = pages_of_run(app)
     say(f"tidegate runs: {', '.join(fleets)}, feed, clock as threads, suspects as a child; Ctrl-C ends it")
+    if pages is not None:
+        say(f"the pages: {pages.url}")
     ready()
     try:
         _clockwork(app).run(stop_requested, wait_for_stop)
     finally:
         request_stop()
+        if pages is not None:
+            pages.stop()
         feed.join()
         app.stop_watching()  # so that no fleet is started any more
         stop_fleets(broker, list(workers.values()))

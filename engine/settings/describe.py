@@ -61,6 +61,12 @@ DESCRIPTIONS: Final = {
     "email.helo": "The name in the greeting to the server; empty: the machine's",
     "email.ignore_extensions": "SMTP extensions that are not used even if the server offers them",
     "email.envelope_from": "Where bounces go, for campaigns and workspaces that do not set it; empty: to the sender",
+    "web.host": "The address that `tidegate web` serves on; any but a loopback one needs an access (`docs/web.md`)",
+    "web.port": "Its port; none: `PORT`, which supervisors give, or 8400",
+    "web.hosts": "Names under which browsers reach the pages, besides `localhost` and the loopback addresses",
+    "web.https": "Whether browsers reach the pages by HTTPS, through a proxy in front: cookies are then sent only so",
+    "web.run": "Whether `tidegate run` serves the pages as well",
+    "web.session": "How long a log-in lasts",
 }
 """What each setting means. One more setting needs one more line here."""
 

@@ -68,6 +68,18 @@ def _extensions(value: object) -> object:
     return " ".join(SMTP_EXTENSIONS if "all" in names else names)
 
 
+def _names(value: object) -> object:
+    """Names of hosts, apart by blanks or commas, or in a list."""
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+    if not isinstance(text, str):
+        raise Misfit("expected names of hosts", "e.g. tidegate.example.org")
+    names = re.findall(r"[^\s,]+", text.lower())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9.-]+(:\d{1,5})?|\[[0-9a-f:]+\](:\d{1,5})?", name):
+            raise Misfit(f'"{name}" is not a name of a host', "e.g. tidegate.example.org, without https://")
+    return " ".join(names)
+
+
 Extensions = Annotated[str, BeforeValidator(_extensions)]
 Secret = Annotated[SecretStr, BeforeValidator(_text)]
 Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
@@ -164,6 +176,22 @@ class Email(Model):
     ignore_extensions: Extensions = ""
 
 
+class Web(Model):
+    """The pages of `tidegate web`: where they are served, and under which names browsers may ask for them.
+
+    `port` null: `PORT`, or a default. `hosts` are names beside those of the loopback; `https` says that browsers reach
+    the pages by HTTPS, through a proxy of yours. `run` serves them in `tidegate run` as well. `session` is how long a
+    log-in lasts.
+    """
+
+    host: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:_-]{1,255}$")
+    port: Port | None = None
+    hosts: Annotated[str, BeforeValidator(_names)] = ""
+    https: Switch = False
+    run: Switch = True
+    session: Duration = timedelta(hours=12)
+
+
 class Settings(Model):
     """Everything that an operator may set. Made by `load_settings`, which lays the sources over one another."""
 
@@ -172,6 +200,7 @@ class Settings(Model):
     engine: Engine = Engine()
     logs: Logs = Logs()
     email: Email = Email()
+    web: Web = Web()
 
     @property
     def log_folder(self) -> Path:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
+import pymongo
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, WTimeoutError
 
 from engine.errors import OperatorError
@@ -100,6 +101,13 @@ class Stores:
         self._services = services
         self._stream_client: MongoClient[Document] | None = None
         self._tell = tell
+
+    @staticmethod
+    @contextmanager
+    def within(seconds: float) -> Iterator[None]:
+        """Give up MongoDB's calls in this block after `seconds` in total, with one of the `OUTAGES`."""
+        with pymongo.timeout(seconds):
+            yield
 
     @cached_property
     def mongo(self) -> MongoClient[Document]:
@@ -411,12 +419,6 @@ class Stores:
 
         return ClockOffsets(self.database, self.broker_client)
 
-    def at_most(self, seconds: float) -> AbstractContextManager[None]:
-        """Bound the time of MongoDB's operations inside the block; afterwards they raise an outage."""
-        import pymongo
-
-        return pymongo.timeout(seconds)
-
     def pings(self) -> dict[str, Callable[[], object]]:
         """Return one round trip to each store that has an address, by its name; each raises if the store is away."""
         pings: dict[str, Callable[[], object]] = {"mongodb": self._ping_mongo, "broker": self._ping_broker}
@@ -427,7 +429,7 @@ class Stores:
         return pings
 
     def _ping_mongo(self) -> None:
-        with self.at_most(PING):
+        with self.within(PING):
             self.database.client.admin.command("ping")
 
     def _ping_broker(self) -> None:

@@ -33,6 +33,7 @@ _event(
 )
 _event("service.lost", "A service does not answer.", "service reason", level="warning", outcome="failure")
 _event("service.back", "A service answers again.", "service")
+_event("web.serving", "The pages are served at the address in `path`.", "process path")
 _event("clock.set", "Campaign time was moved forward.", instants="campaign_time")
 
 for _verb, _meaning in {

@@ -1,0 +1,162 @@
+"""The application that a web process serves: pages behind a guard, static files, errors as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from engine.domain.access import Role, Viewer
+from engine.errors import EngineError, NotFound, ServiceUnreachable, WrongCall
+from engine.telemetry.events import emit
+from engine.web.guard import Guard
+from engine.web.headers import SecurityHeaders
+from engine.web.live_pages import LivePages
+from engine.web.navigation import LINKS
+from engine.web.outages import Outages
+from engine.web.page import Call, Page, Reach, Regions
+from engine.web.rendering import Static, Templates
+
+if TYPE_CHECKING:
+    from engine.app.app import App
+
+EVENTS: Final = "text/event-stream"
+_KEPT_LONG: Final = "public, max-age=31536000, immutable"
+
+
+class Site:
+    """What all pages of one process share."""
+
+    def __init__(self, app: App, pages: Sequence[Page]) -> None:
+        self.app = app
+        self.pages = tuple(pages)
+        self.outages = Outages(app.stores.OUTAGES)
+        self.static = Static()
+        self.templates = Templates(static=self.static.address, links=LINKS)
+        self.guard = Guard(app)
+        self.live_pages = LivePages()
+
+    @property
+    def open_access(self) -> bool:
+        """Whether everybody on this machine may use the pages, because no access is configured."""
+        return self.guard.open
+
+    def csrf_token(self, viewer: Viewer) -> str:
+        """Return the token that a form of this viewer must carry."""
+        return self.guard.csrf_token(viewer)
+
+    def live_address(self, call: Call) -> str:
+        """Return where a page's live blocks come from: its own address, asked for as events."""
+        url = call.request.url
+        return f"{url.path}?{url.query}" if url.query else url.path
+
+    def stop(self) -> None:
+        """End the open streams and the threads that read for the pages. Safe to repeat."""
+        self.live_pages.stopping = True
+
+    def asgi(self) -> Starlette:
+        """Return the application for a server or a test client."""
+        routes = [Route(page.path, self._endpoint(page), methods=[page.method]) for page in self.pages]
+        routes.append(Route("/static/{name}", self._file))
+        app = Starlette(
+            routes=routes,
+            middleware=[Middleware(SecurityHeaders)],
+            exception_handlers={HTTPException: self._refused, Exception: self._failed},
+        )
+        app.state.site = self
+        return app
+
+    def _endpoint(self, page: Page) -> Any:  # Starlette's endpoint
+        async def endpoint(request: Request) -> Response:
+            try:
+                admitted = await self.guard.admit(request, page)
+                if isinstance(admitted, Response):
+                    return admitted
+                viewer, form = admitted
+                if page.every is not None and EVENTS in request.headers.get("accept", ""):
+                    return self._streamed(page, request, viewer)
+                return await run_in_threadpool(page.answer, Call(self, page, request, viewer, form))
+            except EngineError as error:
+                return await run_in_threadpool(self.error_page, request, error, _status(error))
+            except self.outages.kinds as error:
+                return await run_in_threadpool(self.error_page, request, _away(error), HTTPStatus.SERVICE_UNAVAILABLE)
+
+        return endpoint
+
+    def _streamed(self, page: Page, request: Request, viewer: Viewer) -> Response:
+        """Return the stream of a page's live blocks; it ends when the viewer may no longer see the page."""
+        every = page.every or 1.0
+        key = (str(request.url.path), str(request.url.query), viewer.workspace, viewer.role)
+
+        def render() -> Mapping[str, str]:
+            call = Call(self, page, request, Viewer("", viewer.role, viewer.workspace), live=True)
+            answer = page.answer(call)
+            return answer.regions if isinstance(answer, Regions) else {}
+
+        async def regions() -> Mapping[str, str] | None:
+            if isinstance(await self.guard.admit(request, page), Response):
+                return None
+            return await self.live_pages.regions(key, every, lambda: run_in_threadpool(render))
+
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self.live_pages.stream(every, regions), media_type=EVENTS, headers=headers)
+
+    async def _file(self, request: Request) -> Response:
+        found = self.static.get(request.path_params["name"])
+        if found is None:
+            return Response("", HTTPStatus.NOT_FOUND)
+        raw, kind, digest = found
+        asked = request.query_params.get("v")
+        return Response(raw, media_type=kind, headers={"Cache-Control": _KEPT_LONG} if asked == digest else None)
+
+    def error_page(self, request: Request, error: EngineError, status: int) -> Response:
+        """Return a page that says what is wrong and what to do."""
+        lines = [line for line in str(error).splitlines() if line]
+        title = HTTPStatus(status).phrase.capitalize()
+        nobody = Viewer("", Role.READ)
+        call = Call(self, Page(request.url.path, _nothing, Reach.OPEN), request, nobody)
+        return call.show("error.html", title=title, command="", status=status, lines=lines, remedy=error.remedy)
+
+    async def _refused(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
+        kind = {HTTPStatus.NOT_FOUND: "there is no such page"}.get(HTTPStatus(status), HTTPStatus(status).phrase)
+        return await run_in_threadpool(self.error_page, request, WrongCall(kind), status)
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        emit("engine.failed", process="web", reason=type(error).__name__, error=error)
+        shown = EngineError(
+            "this page failed", remedy="the log has the error: tidegate logs search event:engine.failed"
+        )
+        return await run_in_threadpool(self.error_page, request, shown, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _nothing(call: Call) -> Response:  # noqa: ARG001 - an answer's signature
+    return Response("")
+
+
+def _status(error: EngineError) -> int:
+    match error:
+        case NotFound():
+            return HTTPStatus.NOT_FOUND
+        case ServiceUnreachable():
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        case WrongCall():
+            return HTTPStatus.BAD_REQUEST
+        case _:
+            return HTTPStatus.CONFLICT if error.exit_code else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _away(error: BaseException) -> ServiceUnreachable:
+    from engine.stores.driver_errors import trouble_of
+
+    trouble = trouble_of(error) if isinstance(error, Exception) else None
+    text = "a service does not answer" if trouble is None else str(trouble)
+    return ServiceUnreachable(text, remedy="tidegate status shows the services")
