@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dramatiq.middleware import Middleware
 
+from actors.middleware.busy_threads import BusyThreads
 from actors.middleware.context import LogContext
 from actors.middleware.message_size import MessageSize
 from actors.middleware.refused import Refused
@@ -20,6 +21,7 @@ from actors.middleware.time_limit import TimeLimitBackstop, time_left
 from actors.middleware.watchdog import Watchdog
 
 __all__ = [
+    "BusyThreads",
     "CertainRetries",
     "LogContext",
     "MessageSize",
@@ -40,17 +42,19 @@ __all__ = [
 
 def default_middleware(
     *,
+    busy: BusyThreads | None = None,
     context: LogContext | None = None,
     reroute: Reroute | None = None,
     retries: CertainRetries | None = None,
     time_limit: TimeLimitBackstop | None = None,
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
-    """Return the middleware of a hardened broker, in order; log context and rerouting only if given."""
+    """Return the middleware of a hardened broker, in order; counting, log context and rerouting only if given."""
     chosen: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),
         ServedLanes(),
+        busy,
         context,
         MessageSize(),
         reroute,

@@ -14,7 +14,7 @@ from engine.clock import SystemClock
 from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.stores.stores import Stores
-from engine.telemetry.events import emit, stand
+from engine.telemetry.events import emit, stand, subscribe
 
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.policy.watch import PolicyWatcher
     from engine.settings import Settings
     from engine.stores.redis.gate import RedisGate
+    from engine.telemetry.process_counts import ProcessCounts
 
 
 COMMAND: Final = "command"
@@ -42,7 +43,8 @@ class Hooks:
 
     `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
     what only a start can set (its niceness). `after_beat` runs after each heartbeat. `time_left` returns the
-    seconds that the time limit of its lane leaves the calling thread (None: no limit).
+    seconds that the time limit of its lane leaves the calling thread (None: no limit). `threads` returns how many
+    threads of this process may work on messages at once.
     """
 
     process: str = COMMAND
@@ -52,6 +54,7 @@ class Hooks:
     fleets: Collection[str] = ()
     started: PolicySet | None = None
     after_beat: Callable[[], object] = lambda: None
+    threads: Callable[[], int] = int
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -71,6 +74,7 @@ class Runtime:
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
         self._unlabel: Callable[[], None] = lambda: None
+        self._uncount: Callable[[], None] = lambda: None
         self._unrecorded: dict[str, Callable[[], None]] = {}
 
     @cached_property
@@ -79,6 +83,17 @@ class Runtime:
         from engine.pipeline.insight.heartbeat import Heartbeat
 
         return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
+
+    @cached_property
+    def process_counts(self) -> ProcessCounts:
+        """Counts what this process does, from its events, once the heartbeat has started."""
+        import psutil
+
+        from engine.query_metrics import MEASUREMENTS
+        from engine.telemetry.process_counts import ProcessCounts
+
+        own = psutil.Process()
+        return ProcessCounts(MEASUREMENTS.by_store, lambda: int(own.memory_info().rss))
 
     @cached_property
     def statistics_recorder(self) -> StatisticsRecorder:
@@ -216,7 +231,15 @@ class Runtime:
 
         Sets of files that came into force while MongoDB was away are recorded after the next heartbeat.
         """
-        self.heartbeat.start(process, lanes, self.notes, then=(self.record_files, lambda: self.hooks.after_beat()))
+        counts = self.process_counts
+        self._uncount = subscribe(counts)
+        self.heartbeat.start(
+            process,
+            lanes,
+            self.notes,
+            lambda: counts.report(self.hooks.threads()),
+            then=(self.record_files, lambda: self.hooks.after_beat()),
+        )
 
     def notes(self) -> list[str]:
         """Return, in words, what of the policies in force this process does not follow before a restart."""
@@ -300,6 +323,7 @@ class Runtime:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
         self._unlabel()
+        self._uncount()
         for channel in self.channels.values():
             channel.close()
         if "heartbeat" in self.__dict__:
