@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -19,6 +19,7 @@ from engine.telemetry.events import emit, stand, subscribe
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
+    from engine.domain.system_view import QueueView
     from engine.pipeline.campaigns.compiled_cache import CampaignCache
     from engine.pipeline.gate.bulk_gate import BulkGate
     from engine.pipeline.gate.gate_keeper import GateKeeper
@@ -44,7 +45,8 @@ class Hooks:
     `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
     what only a start can set (its niceness). `after_beat` runs after each heartbeat. `time_left` returns the
     seconds that the time limit of its lane leaves the calling thread (None: no limit). `threads` returns how many
-    threads of this process may work on messages at once.
+    threads of this process may work on messages at once. `queues` returns what Redis holds of lanes (None: this process
+    does not ask the broker).
     """
 
     process: str = COMMAND
@@ -55,6 +57,7 @@ class Hooks:
     started: PolicySet | None = None
     after_beat: Callable[[], object] = lambda: None
     threads: Callable[[], int] = int
+    queues: Callable[[Iterable[str]], Mapping[str, QueueView]] | None = None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
