@@ -449,7 +449,7 @@ class Stores:
 
     def _ping_search(self) -> None:
         if self.elastic is not None:
-            self.elastic.options(request_timeout=PING, max_retries=0).info()
+            self.elastic.options(request_timeout=PING, max_retries=0).cluster.health(timeout="1s")
 
     def close(self) -> None:
         """Close all open clients; safe to repeat."""
