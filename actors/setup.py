@@ -16,6 +16,7 @@ from actors.live_fleets import LiveFleets
 from actors.messenger import SLICES, BrokerMessenger, time_limit
 from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested, time_left
 from actors.middleware.time_limit import FACTOR, INTERVAL_SECONDS
+from actors.middleware.trace_context import TraceContext
 from actors.registry import declare
 from actors.tasks import (
     decide_slice,
@@ -57,6 +58,7 @@ def broker_for(
         lanes=app.policies.lanes,
         middleware=default_middleware(
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
+            traces=None if app.tracer is None else TraceContext(app.tracer),
             reroute=Reroute(lambda message: _lane_of(app, message), version=lambda: app.policies.version),
             time_limit=TimeLimitBackstop(
                 factor=factor,

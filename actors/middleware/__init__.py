@@ -17,6 +17,7 @@ from actors.middleware.served_lanes import ServedLanes
 from actors.middleware.shutdown import clear_stop, request_stop, stop_requested, wait_for_stop
 from actors.middleware.terminate import Terminate
 from actors.middleware.time_limit import TimeLimitBackstop, time_left
+from actors.middleware.trace_context import TraceContext
 from actors.middleware.watchdog import Watchdog
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ServedLanes",
     "Terminate",
     "TimeLimitBackstop",
+    "TraceContext",
     "Watchdog",
     "clear_stop",
     "default_middleware",
@@ -41,17 +43,19 @@ __all__ = [
 def default_middleware(
     *,
     context: LogContext | None = None,
+    traces: TraceContext | None = None,
     reroute: Reroute | None = None,
     retries: CertainRetries | None = None,
     time_limit: TimeLimitBackstop | None = None,
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
-    """Return the middleware of a hardened broker, in order; log context and rerouting only if given."""
+    """Return the middleware of a hardened broker, in order; log context, traces and rerouting only if given."""
     chosen: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),
         ServedLanes(),
         context,
+        traces,
         MessageSize(),
         reroute,
         retries or CertainRetries(),
