@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dramatiq.middleware import Middleware
 
+from actors.middleware.busy_threads import BusyThreads
 from actors.middleware.context import LogContext
 from actors.middleware.message_size import MessageSize
 from actors.middleware.refused import Refused
@@ -21,6 +22,7 @@ from actors.middleware.trace_context import TraceContext
 from actors.middleware.watchdog import Watchdog
 
 __all__ = [
+    "BusyThreads",
     "CertainRetries",
     "LogContext",
     "MessageSize",
@@ -42,6 +44,7 @@ __all__ = [
 
 def default_middleware(
     *,
+    busy: BusyThreads | None = None,
     context: LogContext | None = None,
     traces: TraceContext | None = None,
     reroute: Reroute | None = None,
@@ -49,11 +52,12 @@ def default_middleware(
     time_limit: TimeLimitBackstop | None = None,
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
-    """Return the middleware of a hardened broker, in order; log context, traces and rerouting only if given."""
+    """Return the middleware of a hardened broker, in order; counting, log context, traces, rerouting only if given."""
     chosen: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),
         ServedLanes(),
+        busy,
         context,
         traces,
         MessageSize(),

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from engine.service_addresses import shown
 from engine.yamlfile.scalars import Duration, Misfit, Model, nearest
 
 PREFIX: Final = "TIDEGATE_"
@@ -105,6 +106,16 @@ class Services(Model):
     )
     elastic_api_key: Annotated[SecretStr | None, BeforeValidator(_text), BeforeValidator(_line)] = None
     elastic_ca: Path | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Return the address of each store without its secrets, by the store's name; without those that have none."""
+        urls = {
+            "mongodb": self.mongo_url,
+            "broker": self.broker_url,
+            "cache": self.cache_url,
+            "elasticsearch": self.elastic_url,
+        }
+        return {name: shown(url.get_secret_value()) for name, url in urls.items() if url is not None}
 
 
 class Paths(Model):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.import_cursors import ImportCursors
     from engine.stores.mongo.index_advisor import IndexAdvisor
     from engine.stores.mongo.index_requests import IndexRequests
+    from engine.stores.mongo.lane_work import LaneWork
     from engine.stores.mongo.lists import Lists
     from engine.stores.mongo.metric_totals import MetricTotals
     from engine.stores.mongo.named_leases import Leases
@@ -321,6 +322,13 @@ class Stores:
         from engine.stores.mongo.named_leases import Leases
 
         return Leases(self.database)
+
+    @cached_property
+    def lane_work(self) -> LaneWork:
+        """Open and ended slices, for the picture of the installation."""
+        from engine.stores.mongo.lane_work import LaneWork
+
+        return LaneWork(self.database)
 
     @cached_property
     def processes(self) -> Processes:
