@@ -24,6 +24,7 @@ from actors.middleware import (
     time_left,
 )
 from actors.middleware.time_limit import FACTOR, INTERVAL_SECONDS
+from actors.middleware.trace_context import TraceContext
 from actors.registry import declare
 from actors.tasks import (
     decide_slice,
@@ -67,6 +68,7 @@ def broker_for(
         middleware=default_middleware(
             busy=busy,
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
+            traces=None if app.tracer is None else TraceContext(app.tracer),
             reroute=Reroute(lambda message: _lane_of(app, message), version=lambda: app.policies.version),
             time_limit=TimeLimitBackstop(
                 factor=factor,

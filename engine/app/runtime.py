@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from engine.settings import Settings
     from engine.stores.redis.gate import RedisGate
     from engine.telemetry.process_counts import ProcessCounts
+    from engine.telemetry.traces import Tracer
 
 
 COMMAND: Final = "command"
@@ -77,6 +78,7 @@ class Runtime:
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
         self._unlabel: Callable[[], None] = lambda: None
+        self._untraced: Callable[[], object] = lambda: None
         self._uncount: Callable[[], None] = lambda: None
         self._unrecorded: dict[str, Callable[[], None]] = {}
 
@@ -104,6 +106,29 @@ class Runtime:
         from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
 
         return StatisticsRecorder(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+
+    @cached_property
+    def tracer(self) -> Tracer | None:
+        """Makes traces of this process's work, from its first use on; None unless `telemetry.traces` is set."""
+        target = self.settings.telemetry.traces
+        if not target:
+            return None
+        from engine import __version__
+        from engine.telemetry.trace_export import TraceExporter
+        from engine.telemetry.traces import Tracer
+
+        process = os.environ.get("TIDEGATE_PROCESS") or self.hooks.process
+        named = {"service.name": "tidegate", "service.version": __version__, "tidegate.process": process}
+        exporter = TraceExporter(target, {**named, "host.name": socket.gethostname(), "process.pid": str(os.getpid())})
+        tracer = Tracer(exporter.receive, self.settings.telemetry.share)
+        end = tracer.start()
+
+        def stop() -> None:
+            end()
+            exporter.stop()
+
+        self._untraced = stop
+        return tracer
 
     @cached_property
     def bulk_gate(self) -> BulkGate:
@@ -326,6 +351,7 @@ class Runtime:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
         self._unlabel()
+        self._untraced()
         self._uncount()
         for channel in self.channels.values():
             channel.close()

@@ -203,6 +203,13 @@ class Web(Model):
     session: Duration = timedelta(hours=12)
 
 
+class Telemetry(Model):
+    """Traces: `traces` is the address of an OTLP collector, or a file (null: none); `share` of the passes have one."""
+
+    traces: str | None = None
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class Settings(Model):
     """Everything that an operator may set. Made by `load_settings`, which lays the sources over one another."""
 
@@ -212,6 +219,7 @@ class Settings(Model):
     logs: Logs = Logs()
     email: Email = Email()
     web: Web = Web()
+    telemetry: Telemetry = Telemetry()
 
     @property
     def log_folder(self) -> Path:
