@@ -114,6 +114,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("logs"): ("logs",),
     _module("gate"): ("gate",),
     _module("web"): ("web",),
+    _module("access"): ("access",),
 }
 """The functions that add commands, each with the names of its commands."""
 

@@ -56,6 +56,7 @@ COLLECTIONS: Final = (
     *INDEXES,
     *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
     *("process_failures", "workspaces", "owed_passes", "suppressions"),
+    *("accesses", "access_keys"),
 )
 
 

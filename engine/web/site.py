@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from engine.domain.access import Role, Viewer
+from engine.domain.access import Viewer
 from engine.errors import EngineError, NotFound, ServiceUnreachable, WrongCall
 from engine.telemetry.events import emit
-from engine.web.guard import Guard
+from engine.web.guard import NOBODY, Denied, Guard
 from engine.web.headers import SecurityHeaders
 from engine.web.live_pages import LivePages
 from engine.web.navigation import LINKS
@@ -41,17 +41,8 @@ class Site:
         self.outages = Outages(app.stores.OUTAGES)
         self.static = Static()
         self.templates = Templates(static=self.static.address, links=LINKS)
-        self.guard = Guard(app)
+        self.guard = Guard(app, self.outages)
         self.live_pages = LivePages()
-
-    @property
-    def open_access(self) -> bool:
-        """Whether everybody on this machine may use the pages, because no access is configured."""
-        return self.guard.open
-
-    def csrf_token(self, viewer: Viewer) -> str:
-        """Return the token that a form of this viewer must carry."""
-        return self.guard.csrf_token(viewer)
 
     def live_address(self, call: Call) -> str:
         """Return where a page's live blocks come from: its own address, asked for as events."""
@@ -77,19 +68,24 @@ class Site:
     def _endpoint(self, page: Page) -> Any:  # Starlette's endpoint
         async def endpoint(request: Request) -> Response:
             try:
-                admitted = await self.guard.admit(request, page)
-                if isinstance(admitted, Response):
-                    return admitted
-                viewer, form = admitted
-                if page.every is not None and EVENTS in request.headers.get("accept", ""):
-                    return self._streamed(page, request, viewer)
-                return await run_in_threadpool(page.answer, Call(self, page, request, viewer, form))
+                response = await self._answer(page, request)
+                self.guard.give_session(request, response)
+                return response
             except EngineError as error:
                 return await run_in_threadpool(self.error_page, request, error, _status(error))
             except self.outages.kinds as error:
                 return await run_in_threadpool(self.error_page, request, _away(error), HTTPStatus.SERVICE_UNAVAILABLE)
 
         return endpoint
+
+    async def _answer(self, page: Page, request: Request) -> Response:
+        admitted = await self.guard.admit(request, page)
+        if isinstance(admitted, Response):
+            return admitted
+        viewer, form = admitted
+        if page.every is not None and EVENTS in request.headers.get("accept", ""):
+            return self._streamed(page, request, viewer)
+        return await run_in_threadpool(page.answer, Call(self, page, request, viewer, form))
 
     def _streamed(self, page: Page, request: Request, viewer: Viewer) -> Response:
         """Return the stream of a page's live blocks; it ends when the viewer may no longer see the page."""
@@ -102,7 +98,10 @@ class Site:
             return answer.regions if isinstance(answer, Regions) else {}
 
         async def regions() -> Mapping[str, str] | None:
-            if isinstance(await self.guard.admit(request, page), Response):
+            try:
+                if isinstance(await self.guard.admit(request, page), Response):
+                    return None
+            except EngineError:
                 return None
             return await self.live_pages.regions(key, every, lambda: run_in_threadpool(render))
 
@@ -121,8 +120,7 @@ class Site:
         """Return a page that says what is wrong and what to do."""
         lines = [line for line in str(error).splitlines() if line]
         title = HTTPStatus(status).phrase.capitalize()
-        nobody = Viewer("", Role.READ)
-        call = Call(self, Page(request.url.path, _nothing, Reach.OPEN), request, nobody)
+        call = Call(self, Page(request.url.path, _nothing, Reach.OPEN), request, NOBODY)
         return call.show("error.html", title=title, command="", status=status, lines=lines, remedy=error.remedy)
 
     async def _refused(self, request: Request, error: Exception) -> Response:
@@ -144,6 +142,8 @@ def _nothing(call: Call) -> Response:  # noqa: ARG001 - an answer's signature
 
 def _status(error: EngineError) -> int:
     match error:
+        case Denied():
+            return error.status
         case NotFound():
             return HTTPStatus.NOT_FOUND
         case ServiceUnreachable():

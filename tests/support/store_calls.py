@@ -14,6 +14,7 @@ from pymongo.database import Database
 
 from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
 from engine.clock import moment
+from engine.domain.access import Access, Role
 from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.changes import NewEvent
 from engine.domain.counts import Ends
@@ -27,6 +28,7 @@ from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
 from engine.query_metrics import Stretch
+from engine.stores.mongo.access import Accesses
 from engine.stores.mongo.audience_counts import Audience
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.campaign_time import CampaignTimes
@@ -95,6 +97,7 @@ def _layouts(database: Database[dict[str, Any]]) -> CacheLayouts:
 
 
 STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
+    "accesses": (Accesses, Accesses),
     "audience": (Audience, Audience),
     "cache_layouts": (CacheLayouts, _layouts),
     "campaigns": (Campaigns, Campaigns),
@@ -123,6 +126,10 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
 }
 
 CALLS: Mapping[str, Call] = {
+    "accesses.everything": by("_id_")(lambda s: s.everything()),
+    "accesses.add": Call(lambda s: s.add(Access("ann", Role.READ, "shop", "1", 5, "hash"))),
+    "accesses.remove": Call(lambda s: s.remove("ann")),
+    "accesses.session_key": Call(lambda s: s.session_key("key")),
     "audience.count": Call(lambda s: s.count("shop", {"a.plan": "gold"})),
     "audience.count_up_to": Call(lambda s: s.count_up_to("shop", {"a.plan": "gold"}, 100)),
     "cache_layouts.layout": Call(lambda s: s.layout(CATALOGUE, 1)),
@@ -138,6 +145,12 @@ CALLS: Mapping[str, Call] = {
     "campaigns.converting": by("converting")(lambda s: s.converting()),
     "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
     "campaigns.everything": by("name")(lambda s: s.everything()),
+    "campaigns.page": by("name")(
+        lambda s: (
+            s.page(None, (), "", ("", ""), 50),
+            s.page("shop", [CampaignState.LIVE], "camp", ("shop", "campaign-1"), 2),
+        )
+    ),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck_by=None)),

@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from engine.web.page import Page
-from engine.web.pages import overview
+from engine.web.pages import login, overview
 
-ALL: Final[tuple[Page, ...]] = (*overview.PAGES,)
+ALL: Final[tuple[Page, ...]] = (*overview.PAGES, *login.PAGES)
