@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from engine import __version__
 from engine.app.workers import Workers
+from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.explain_user import UserExplainer
     from engine.pipeline.insight.index_advisor import MissingIndexes
     from engine.pipeline.insight.liveness import Liveness
+    from engine.pipeline.insight.metrics import MetricsReader
     from engine.pipeline.insight.plan_and_report import PlanAndReport
+    from engine.pipeline.insight.readiness import Readiness
     from engine.pipeline.insight.statistics import Statistics
+    from engine.pipeline.ports.tallies import TallyReads
 
 
 class App(Workers):
@@ -86,6 +91,42 @@ class App(Workers):
 
         s = self.stores
         return Statistics(s.statistics, s.runs, s.counts, s.campaigns, self.campaign_cache, self.system)
+
+    @property
+    def tallies(self) -> TallyReads:
+        """The exact counts of campaigns as of a moment: `of(uids)`, and `totals()` over all of them."""
+        return self.stores.tallies
+
+    @cached_property
+    def readiness(self) -> Readiness:
+        """Which stores answer this process, and whether it can serve."""
+        from engine.pipeline.insight.readiness import Readiness
+
+        return Readiness(self.stores.pings(), ("mongodb", "broker"))
+
+    @cached_property
+    def metrics(self) -> MetricsReader:
+        """Reads the metrics of the whole installation."""
+        from engine.pipeline.insight.counter_folding import QueryCounters
+        from engine.pipeline.insight.metrics import MetricsReader, OpenWork
+
+        s = self.stores
+        return MetricsReader(
+            version=__version__,
+            policy=lambda: self.policies.version,
+            pings=lambda: self.readiness.up(),
+            view=None,
+            late=None,
+            tallies=s.tallies,
+            totals=s.totals,
+            queries=QueryCounters(s.totals, s.statistics),
+            open_work=OpenWork(s.runs, s.deliveries, s.enrolments, s.looks, self.clock),
+            processes=s.processes,
+            skews=s.clock_offsets,
+            clock=self.system,
+            limit=s.within,
+            outages=(*s.OUTAGES, EngineError),
+        )
 
     @cached_property
     def missing_indexes(self) -> MissingIndexes:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from engine.pipeline.evaluation.evaluate import Evaluator
     from engine.pipeline.evaluation.recheck_users import UserRechecker
     from engine.pipeline.feed.change_feed import ChangeFeed
+    from engine.pipeline.insight.counter_folding import CounterFolding
+    from engine.pipeline.insight.tallies import TallyKeeper
+    from engine.pipeline.insight.upkeep import Upkeep
     from engine.pipeline.scheduler.access_path import AccessPathChooser
     from engine.pipeline.scheduler.completion import RunCompletion
     from engine.pipeline.scheduler.conversion_window import ConversionDeadlines
@@ -348,6 +351,39 @@ class Workers(Runtime):
             bounces=self.settings.email.envelope_from,
         )
 
+    @cached_property
+    def tally_keeper(self) -> TallyKeeper:
+        """Counts campaigns, in the clock's process."""
+        from engine.pipeline.insight.tallies import TallyKeeper
+
+        s = self.stores
+        return TallyKeeper(
+            counts=s.counts,
+            tallies=s.tallies,
+            live_campaigns=self.live_campaigns,
+            gate=self.bulk_gate,
+            clock=self.system,
+            stop=lambda: self.upkeep.stopping(),
+        )
+
+    @cached_property
+    def counter_folding(self) -> CounterFolding:
+        """Adds to the counters of the metrics, in the clock's process."""
+        from engine.pipeline.insight.counter_folding import CounterFolding
+
+        s = self.stores
+        return CounterFolding(
+            totals=s.totals, slices=s.slices, tallies=s.tallies, stretches=s.statistics, clock=self.system
+        )
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        """What the clock's process does beside its ticks."""
+        from engine.pipeline.insight.upkeep import Upkeep
+
+        steps = (lambda: self.tally_keeper.step(), lambda: self.counter_folding.step())
+        return Upkeep(steps, self.system, self.stores.OUTAGES)
+
     def finish_deliveries(self) -> None:
         """Finish all deliveries of this process that are in progress, as far as time allows; safe to repeat."""
         if "slice_deliverer" in self.__dict__:
@@ -356,6 +392,8 @@ class Workers(Runtime):
     def close(self) -> None:
         """Stop threads and close connections; safe to repeat."""
         self.finish_deliveries()
+        if "upkeep" in self.__dict__:
+            self.upkeep.stop()
         super().close()
 
     @cached_property

@@ -47,6 +47,8 @@ MAINTAIN_EVERY = 3_600.0
 INDEX_EVERY = 1.0
 SWEEP_EVERY = 5.0
 """Seconds between two clean-ups of old records, two checks for waiting index requests, two sweeps of removed lanes."""
+UPKEEP_EVERY = 1.0
+"""Seconds after which the upkeep learns that this process is the clock."""
 
 
 def run(context: typer.Context, *, no_services: bool, log_format: str = "") -> None:
@@ -157,11 +159,11 @@ def run_clock(context: typer.Context) -> None:
 
 def _clockwork(app: App) -> SchedulerLoop:
     messenger = app.messenger()
-    chores: list[Chore] = []
+    chores = [Chore(UPKEEP_EVERY, app.upkeep.poke)]
     if isinstance(messenger, BrokerMessenger):
         broker = messenger.broker
         turns = IndexTurns(app.stores.index_requests, app.mails_go_out, messenger, app.clock)
-        chores = [Chore(MAINTAIN_EVERY, messenger.maintain), Chore(INDEX_EVERY, turns.run)]
+        chores += [Chore(MAINTAIN_EVERY, messenger.maintain), Chore(INDEX_EVERY, turns.run)]
         chores.append(Chore(SWEEP_EVERY, lambda: sweep_removed_lanes(app, broker)))
     process = os.environ.get("TIDEGATE_PROCESS", "clock")
     owner = f"{socket.gethostname()}:{app.settings.paths.var.resolve()}:{process}"

@@ -93,7 +93,8 @@ class CampaignRecord:
     `slowed` is True if the campaign was measured to be slow, and `slowness` is the last verdict. `shapes` gives the
     types of the fields and events that the file names, as they were when it was applied. `converting_until` is set on
     an ended campaign while conversions are still counted in it: the last goal window closes at that instant at the
-    latest (`FOR_EVER`: the goal has no window).
+    latest (`FOR_EVER`: the goal has no window). `endings` counts how often it finished or was cancelled: a replay
+    reopens a finished campaign, which then finishes once more.
     """
 
     uid: str
@@ -129,6 +130,7 @@ class CampaignRecord:
     left_done: int = 0
     shapes: Mapping[str, str] = field(default_factory=dict)
     accepted: Ends = NONE
+    endings: int = 0
 
     @property
     def marks(self) -> Marks:
@@ -174,6 +176,12 @@ class CampaignRecord:
     def converting(self) -> bool:
         """Whether the campaign has ended and conversions are still counted in it."""
         return self.converting_until is not None and self.state in (CampaignState.FINISHED, CampaignState.CANCELLED)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the campaign has ended, no conversion is counted in it, and no command requires an evaluation."""
+        ended = self.state in (CampaignState.FINISHED, CampaignState.CANCELLED)
+        return ended and not self.converting and not self.evaluation_owed
 
     @property
     def concerned(self) -> bool:

@@ -2,23 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.clock import Instant
-from engine.domain.counts import CampaignCounts
+from engine.domain.counts import CampaignCounts, FailureCount
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """The exact counts of a campaign at `at` (system time), as its enrolments had them; it took `took` seconds.
 
-    `final` says that the campaign has ended and nothing of it can change any more.
+    `final` says that the campaign has ended and nothing of it can change any more. `closed` says that the campaign's
+    record was closed when the count began, and `ending` is its number of endings at that time: a replay that reopens a
+    campaign leads to another ending. `failures` are the failed deliveries by reason.
     """
 
     counts: CampaignCounts
     at: Instant
     took: float
     final: bool = False
+    closed: bool = False
+    ending: int = 0
+    failures: tuple[FailureCount, ...] = ()
+
+    @property
+    def head(self) -> TallyHead:
+        """When and of what the tally is."""
+        return TallyHead(self.at, self.took, self.final, self.closed, self.ending)
+
+
+@dataclass(frozen=True, slots=True)
+class TallyHead:
+    """When a tally was made, and of what state of the campaign: the fields of `Tally` without its counts."""
+
+    at: Instant
+    took: float
+    final: bool = False
+    closed: bool = False
+    ending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceTotals:
+    """The sums over the tallies of one workspace; `deliveries` counts by (channel, outcome)."""
+
+    entered: int
+    active: int
+    holdout: int
+    converted: int
+    converted_holdout: int
+    deliveries: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class TallyTotals:
+    """The sums over all tallies, by workspace.
+
+    `campaigns` counts the tallies, `unfit` those whose counts do not add up. `oldest` is when the oldest tally of a
+    campaign that may still change was made (system time; None: there is none).
+    """
+
+    workspaces: Mapping[str, WorkspaceTotals]
+    campaigns: int
+    unfit: int
+    oldest: Instant | None
 
 
 @dataclass(frozen=True, slots=True)

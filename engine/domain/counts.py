@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -90,6 +91,32 @@ class CampaignCounts:
     messages: Mapping[str, MessageCounts]
     last_entered: Instant | None = None
 
+    def faults(self, *, closed: bool = False) -> tuple[str, ...]:
+        """Return, in words, which sums are violated; none if all add up. `closed`: nothing of the campaign is open."""
+        faults: list[str] = []
+        if self.entered != self.active + sum(self.exited.values()):
+            faults.append(
+                f"{self.entered} entered, but {self.active} are active and {sum(self.exited.values())} exited"
+            )
+        if self.converted > self.entered or self.holdout > self.entered or self.converted_holdout > self.holdout:
+            faults.append("more users converted, or are in the holdout, than entered")
+        for name, message in self.messages.items():
+            if message.decided != sum(message.states.values()):
+                faults.append(f"message {name}: {message.decided} decided, but its states sum to another number")
+            if message.decided > self.entered:
+                faults.append(f"message {name}: {message.decided} decided for {self.entered} enrolments")
+        if closed and (self.active or self.on_their_way):
+            faults.append(
+                f"it has ended, but {self.active} are active and {self.on_their_way} messages are on their way"
+            )
+        return tuple(faults)
+
+    @property
+    def on_their_way(self) -> int:
+        """The number of messages that are queued or being attempted."""
+        states = (DeliveryState.QUEUED.value, DeliveryState.ATTEMPTING.value)
+        return sum(message.states.get(state, 0) for message in self.messages.values() for state in states)
+
     @property
     def ends(self) -> Ends:
         """The counts that the engine compares with the error budget."""
@@ -112,3 +139,54 @@ class CampaignCounts:
         """The treated group's conversion rate minus the holdout's; None unless both groups have users."""
         treated, held = self.treated.rate, self.held_out.rate
         return None if treated is None or held is None else treated - held
+
+
+@dataclass(frozen=True, slots=True)
+class CountedPage:
+    """The counts of some adjacent enrolments of a campaign; `last` is the id of the last one, None if none is left."""
+
+    counts: CampaignCounts
+    failures: tuple[FailureCount, ...]
+    last: str | None
+
+
+def merged_counts(parts: Iterable[CampaignCounts]) -> CampaignCounts:
+    """Return the counts of a campaign whose enrolments were counted in parts."""
+    entered = active = holdout = converted = converted_holdout = 0
+    exited: Counter[str] = Counter()
+    states: dict[str, Counter[str]] = {}
+    latest: list[Instant] = []
+    for part in parts:
+        entered += part.entered
+        active += part.active
+        holdout += part.holdout
+        converted += part.converted
+        converted_holdout += part.converted_holdout
+        exited.update(part.exited)
+        for name, message in part.messages.items():
+            states.setdefault(name, Counter()).update(message.states)
+        latest += [] if part.last_entered is None else [part.last_entered]
+    return CampaignCounts(
+        entered=entered,
+        active=active,
+        exited=dict(exited),
+        holdout=holdout,
+        converted=converted,
+        converted_holdout=converted_holdout,
+        messages={name: MessageCounts(sum(counted.values()), dict(counted)) for name, counted in states.items()},
+        last_entered=max(latest, default=None),
+    )
+
+
+def merged_failures(parts: Iterable[FailureCount]) -> tuple[FailureCount, ...]:
+    """Return failures that were counted in parts by reason, the most frequent first."""
+    by_reason: dict[str, list[FailureCount]] = {}
+    for part in parts:
+        by_reason.setdefault(part.reason, []).append(part)
+    merged: list[FailureCount] = []
+    for reason, counted in by_reason.items():
+        first = min(counted, key=lambda part: (part.example, part.example_message))
+        names = sorted({name for part in counted for name in part.messages})
+        count = sum(part.count for part in counted)
+        merged.append(FailureCount(reason, count, tuple(names), first.example, first.example_message))
+    return tuple(sorted(merged, key=lambda failure: (-failure.count, failure.reason)))

@@ -11,7 +11,8 @@ class Seen:
     """A process: `host:pid:chance`, its type (for example `fast`), the lanes it serves, and its last sign of life.
 
     `since` is ISO 8601; `ago` is the time since its last sign of life. `notes` say, in words, what of the policies it
-    does not follow before a restart.
+    does not follow before a restart. `skew` is by how many seconds the process's clock was ahead of MongoDB's at its
+    last sign of life (negative: behind).
     """
 
     id: str
@@ -20,3 +21,4 @@ class Seen:
     since: str
     ago: timedelta
     notes: tuple[str, ...] = ()
+    skew: float = 0.0

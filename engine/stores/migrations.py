@@ -22,6 +22,7 @@ from engine.domain.document import Document
 from engine.errors import OperatorError
 from engine.shipped import shipped
 from engine.stores.mongo import (
+    campaign_tallies,
     campaigns,
     enrolments,
     index_requests,
@@ -49,13 +50,14 @@ INDEXES: Final[dict[str, list[IndexModel]]] = {
     "processes": list(processes.INDEXES),
     "stats": list(query_statistics.INDEXES),
     "campaigns": list(campaigns.INDEXES),
+    "campaign_tallies": list(campaign_tallies.INDEXES),
     "campaign_revisions": list(campaigns.REVISION_INDEXES),
     **{store.NAME: [IndexModel(**given) for given in store.INDEXES] for store in (Users, Events, Lists)},
 }
 COLLECTIONS: Final = (
     *INDEXES,
     *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
-    *("process_failures", "workspaces", "owed_passes", "suppressions"),
+    *("process_failures", "workspaces", "owed_passes", "suppressions", "metric_totals"),
     *("accesses", "access_keys"),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,11 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
 
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
+    from engine.stores.clock_offsets import ClockOffsets
     from engine.stores.mongo.access import Accesses
     from engine.stores.mongo.audience_counts import Audience
     from engine.stores.mongo.campaign_counts import Counts
+    from engine.stores.mongo.campaign_tallies import Tallies
     from engine.stores.mongo.campaign_time import CampaignTimes, StoredClock
     from engine.stores.mongo.campaigns import Campaigns
     from engine.stores.mongo.change_stream import UserStream
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.index_advisor import IndexAdvisor
     from engine.stores.mongo.index_requests import IndexRequests
     from engine.stores.mongo.lists import Lists
+    from engine.stores.mongo.metric_totals import MetricTotals
     from engine.stores.mongo.named_leases import Leases
     from engine.stores.mongo.owed_passes import OwedPasses
     from engine.stores.mongo.pending_rechecks import PendingRechecks
@@ -73,6 +76,9 @@ class Addresses(Protocol):
     elastic_api_key: SecretStr | None
     elastic_ca: Path | None
 
+
+PING: Final = 1.5
+"""Seconds that a store gets to answer a ping."""
 
 MONGO_OUTAGES: Final = (ConnectionFailure, NetworkTimeout, ExecutionTimeout, WTimeoutError)
 
@@ -231,6 +237,20 @@ class Stores:
         from engine.stores.mongo.campaign_counts import Counts
 
         return Counts(self.database)
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        """The latest exact counts of campaigns."""
+        from engine.stores.mongo.campaign_tallies import Tallies
+
+        return Tallies(self.database)
+
+    @cached_property
+    def totals(self) -> MetricTotals:
+        """Sums that only rise, for the metrics."""
+        from engine.stores.mongo.metric_totals import MetricTotals
+
+        return MetricTotals(self.database)
 
     @cached_property
     def campaigns(self) -> Campaigns:
@@ -407,6 +427,37 @@ class Stores:
         from engine.stores.mongo.import_cursors import ImportCursors
 
         return ImportCursors(self.database)
+
+    @cached_property
+    def clock_offsets(self) -> ClockOffsets:
+        """How far clocks are from MongoDB's."""
+        from engine.stores.clock_offsets import ClockOffsets
+
+        return ClockOffsets(self.database, self.broker_client)
+
+    def pings(self) -> dict[str, Callable[[], object]]:
+        """Return one round trip to each store that has an address, by its name; each raises if the store is away."""
+        pings: dict[str, Callable[[], object]] = {"mongodb": self._ping_mongo, "broker": self._ping_broker}
+        if self._services.cache_url is not None:
+            pings["cache"] = self._ping_cache
+        if self._services.elastic_url is not None:
+            pings["elasticsearch"] = self._ping_search
+        return pings
+
+    def _ping_mongo(self) -> None:
+        with self.within(PING):
+            self.database.client.admin.command("ping")
+
+    def _ping_broker(self) -> None:
+        self.broker_client.ping()
+
+    def _ping_cache(self) -> None:
+        if self.user_cache is not None and self.user_cache.memory() is None:
+            raise OperatorError("the user cache does not answer")
+
+    def _ping_search(self) -> None:
+        if self.elastic is not None:
+            self.elastic.options(request_timeout=PING, max_retries=0).info()
 
     def close(self) -> None:
         """Close all open clients; safe to repeat."""

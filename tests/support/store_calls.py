@@ -16,12 +16,14 @@ from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
 from engine.clock import moment
 from engine.domain.access import Access, Role
 from engine.domain.campaign import CampaignRecord, Slowness
+from engine.domain.campaign_progress import Tally
 from engine.domain.changes import NewEvent
-from engine.domain.counts import Ends
+from engine.domain.counts import CampaignCounts, Ends
 from engine.domain.enrolment import EnrolmentChange, Settled
 from engine.domain.keys import enrolment_prefix, suffix_of_user, user_key
 from engine.domain.lifecycle import CampaignState, DeliveryState, RunState, SliceState
 from engine.domain.looks import DirtyRange, RecheckRequest
+from engine.domain.metric_totals import CampaignCost, LaneTotal, QueryTotal
 from engine.domain.settling import PutBack, Settling, Unsent
 from engine.domain.stuck import StuckBy
 from engine.domain.suppression import Bounced
@@ -31,6 +33,7 @@ from engine.query_metrics import Stretch
 from engine.stores.mongo.access import Accesses
 from engine.stores.mongo.audience_counts import Audience
 from engine.stores.mongo.campaign_counts import Counts
+from engine.stores.mongo.campaign_tallies import Tallies
 from engine.stores.mongo.campaign_time import CampaignTimes
 from engine.stores.mongo.campaigns import Campaigns
 from engine.stores.mongo.deliveries import Deliveries
@@ -40,6 +43,7 @@ from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.mongo.import_cursors import ImportCursors
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
 from engine.stores.mongo.lists import Lists
+from engine.stores.mongo.metric_totals import MetricTotals
 from engine.stores.mongo.named_leases import Leases
 from engine.stores.mongo.owed_passes import OwedPasses
 from engine.stores.mongo.pending_rechecks import PendingRechecks
@@ -72,6 +76,8 @@ ENDED = Settled("one", DeliveryState.SENT, NOW)
 ORDERS = [EventQuery(ORDER, timedelta(days=2), ("value",))]
 CATALOGUE = Catalogue("shop", "UTC", None, BUILTINS, {ORDER: EventType(ORDER, {})})
 STRETCH = Stretch("host:1:a/0000", "fast", NOW, NOW, (), {})
+TALLY = Tally(CampaignCounts(0, 0, {}, 0, 0, 0, {}), NOW, 0.1)
+COST = CampaignCost(1.5, 10, 2)
 DIRTY = DirtyRange("shop/00", "shop", "00000000", "01000000", frozenset({"plan"}), "m")
 KEY_ONLY = frozenset({"_id_"})
 
@@ -120,7 +126,9 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
     "suppressions": (Suppressions, Suppressions),
+    "tallies": (Tallies, Tallies),
     "times": (CampaignTimes, CampaignTimes),
+    "totals": (MetricTotals, MetricTotals),
     "users": (Users, Users),
     "workspaces": (WorkspaceVersions, WorkspaceVersions),
 }
@@ -168,6 +176,7 @@ CALLS: Mapping[str, Call] = {
     "campaigns.set_slowed": Call(lambda s: (s.set_slowed("c1", True, SLOW), s.set_slowed("c1", False, SLOW))),
     "campaigns.revisions": by("revision")(lambda s: s.revisions("c1")),
     "counts.failures": Call(lambda s: s.failures(PREFIX)),
+    "counts.page": Call(lambda s: (s.page(PREFIX, "", 100), s.page(PREFIX, f"{PREFIX}8", 100))),
     "counts.of": Call(lambda s: s.of(PREFIX)),
     "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
     "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
@@ -318,6 +327,7 @@ CALLS: Mapping[str, Call] = {
     "slices.has_open": by("run")(lambda s: s.has_open(RUN.id)),
     "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
     "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
+    "slices.ended_between": by("ended")(lambda s: s.ended_between(NOW, NOW + 1_000)),
     "slices.recorded": by("ended")(lambda s: s.recorded(HOUR)),
     "slices.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
     "statistics.write": Call(lambda s: s.write(STRETCH)),
@@ -326,6 +336,18 @@ CALLS: Mapping[str, Call] = {
     "suppressions.get": Call(lambda s: s.get("shop", "a@b.example")),
     "suppressions.add": Call(lambda s: s.add("shop", [Bounced("a@b.example", "smtp_550", "c1", "one")])),
     "suppressions.lift": Call(lambda s: s.lift("shop", "a@b.example")),
+    "tallies.write": Call(lambda s: s.write("c1", "shop", "campaign-1", TALLY, {}, unfit=False)),
+    "tallies.of": Call(lambda s: s.of(["c1", "c2"])),
+    "tallies.heads": Call(lambda s: s.heads()),
+    "tallies.totals": Call(lambda s: s.totals()),
+    "tallies.charge": Call(lambda s: s.charge({"c1": COST}, NOW)),
+    "tallies.dearest": by("cost")(lambda s: s.dearest(20)),
+    "totals.queries": Call(lambda s: s.queries()),
+    "totals.begin_queries": Call(lambda s: s.begin_queries(NOW)),
+    "totals.fold_queries": Call(lambda s: s.fold_queries(NOW, {"h:1:a/0000": NOW}, {"users.get": QueryTotal(1)}, NOW)),
+    "totals.slices": Call(lambda s: s.slices()),
+    "totals.next_slices": Call(lambda s: s.next_slices()),
+    "totals.fold_slices": Call(lambda s: s.fold_slices(NOW, {"fast": LaneTotal({"done": 1})}, COST)),
     "times.read": Call(lambda s: s.read()),
     "times.advance": Call(lambda s: s.advance(NOW, NOW)),
     "users.server_now": by()(lambda s: s.server_now()),

@@ -21,6 +21,7 @@ from engine.failpoints import POINTS
 from engine.settings.describe import keys
 from engine.stores import migrations
 from engine.telemetry.contract import EVENTS
+from engine.telemetry.metric_types import METRICS
 
 FILE: Final = Path(__file__).with_name("wire_names.json")
 
@@ -35,6 +36,7 @@ def wire_names() -> dict[str, Any]:
             for name, indexes in sorted(migrations.INDEXES.items())
         },
         "events": sorted(EVENTS),
+        "metrics": {metric.sample: list(metric.labels) for metric in METRICS.values()},
         "failpoints": sorted(POINTS),
         "settings": sorted(keys()),
         "commands": {words: sorted(_options(command)) for words, command in sorted(_commands())},

@@ -143,13 +143,11 @@ class PlanAndReport:
         prefix = enrolment_prefix(record.workspace, record.uid)
         counts = self._counts.of(prefix)
         failures = tuple(self._counts.failures(prefix))
-        balanced = counts.entered == counts.active + sum(counts.exited.values())
-        decided = all(message.decided == sum(message.states.values()) for message in counts.messages.values())
         runs = tuple(self._runs.of_campaign(record.uid, RUNS_SHOWN))
         converted = conversions(record, counts, self._clock.campaign_now())
         windows = tuple(self._runs.costs_by_window([record.uid]).get(record.uid, ()))
         lines = messages(record, counts)
-        return Report(record, counts, balanced and decided, runs, lines, converted, failures, windows)
+        return Report(record, counts, not counts.faults(), runs, lines, converted, failures, windows)
 
     def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
         """Return how many users match and how many there are, judging in Python page by page.

@@ -18,6 +18,11 @@ STRETCH: Final = 3_600_000
 """Milliseconds after which counting starts anew in a new document, so that the latest hours can be shown separately."""
 
 
+IDLE: Final = 60_000
+"""Milliseconds without a measurement after which counting starts anew: a stretch that was quiet is never written again,
+so that the clock can add it to the counters of the metrics (`engine.pipeline.insight.counter_folding`)."""
+
+
 class StretchStore(Protocol):
     """Storage of stretches."""
 
@@ -50,6 +55,7 @@ class StatisticsRecorder:
         self._began: Instant = clock.system_now()
         self._number = 0
         self._written = 0
+        self._written_at: Instant | None = None
         self._writing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,11 +78,17 @@ class StatisticsRecorder:
             self._tell()
 
     def write(self) -> bool:
-        """Write the measurements so far; after an hour, start anew. Return False if there are none. Raises outages."""
+        """Write the measurements so far; after an hour, or a quiet minute, start anew.
+
+        Return False if there are none. Raises outages.
+        """
         with self._writing:
-            if self._measurements.calls == self._written:
-                return False
             now = self._clock.system_now()
+            if self._measurements.calls == self._written:
+                quiet = self._written_at is not None and now - self._written_at >= IDLE
+                if quiet and self._measurements.forget(self._written):
+                    self._number, self._began, self._written_at = self._number + 1, now, None
+                return False
             over = now - self._began >= STRETCH
             figures = self._measurements.figures(anew=over)
             tuned = {query: self._tuner.evidence(query) for query in self._tuner.queries()}
@@ -84,6 +96,7 @@ class StatisticsRecorder:
             if over:
                 self._number, self._began = self._number + 1, now
             self._store().write(stretch)
+            self._written_at = None if over else now
             self._written = self._measurements.calls  # the write itself is measured, but must not cause another write
             return True
 

@@ -8,12 +8,50 @@ from typing import Final
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from engine.domain.counts import CampaignCounts, FailureCount, MessageCounts
+from engine.domain.counts import CampaignCounts, CountedPage, FailureCount, MessageCounts
 from engine.domain.document import Document
 from engine.query_metrics import named_queries
 
 DAY: Final = 86_400_000
 """Milliseconds of a day."""
+
+_ON_ITS_WAY: Final[Document] = {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing"], []]}
+_ALL_DELIVERIES: Final[Document] = {"$concatArrays": ["$settled", _ON_ITS_WAY]}
+"""The settled deliveries of an enrolment and the one on its way."""
+
+_BY_ENROLMENT: Final[list[Document]] = [
+    {
+        "$group": {
+            "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
+            "n": {"$sum": 1},
+            "last": {"$max": "$entered_at"},
+            "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
+        }
+    }
+]
+_BY_DELIVERY: Final[list[Document]] = [
+    {"$unwind": "$deliveries"},
+    {
+        "$group": {
+            "_id": {"m": "$deliveries.message", "s": "$deliveries.state", "r": "$deliveries.reason"},
+            "n": {"$sum": 1},
+        }
+    },
+]
+_FAILED: Final[Document] = {"$filter": {"input": "$settled", "cond": {"$eq": ["$$this.state", "failed"]}}}
+_BY_REASON: Final[list[Document]] = [
+    {"$unwind": "$failed"},
+    {
+        "$group": {
+            "_id": {"$ifNull": ["$failed.reason", "unknown"]},
+            "n": {"$sum": 1},
+            "messages": {"$addToSet": "$failed.message"},
+            "example": {"$min": {"user": "$user", "message": "$failed.message"}},
+        }
+    },
+    {"$sort": {"n": -1, "_id": 1}},
+]
+"""The stages that count failed deliveries by reason, from enrolments with a list of them (`failed`)."""
 
 
 @named_queries("counts")
@@ -29,67 +67,58 @@ class Counts:
         All numbers come from one read of each enrolment. An enrolment that changes meanwhile counts either as it was or
         as it is, never as both.
         """
-        on_its_way = {"$cond": [{"$gt": ["$outgoing", None]}, ["$outgoing"], []]}
-        by_enrolment: list[Document] = [
-            {
-                "$group": {
-                    "_id": {"state": "$state", "reason": "$reason", "holdout": "$holdout"},
-                    "n": {"$sum": 1},
-                    "last": {"$max": "$entered_at"},
-                    "converted": {"$sum": {"$cond": [{"$gt": ["$converted_at", None]}, 1, 0]}},
-                }
-            }
-        ]
-        deliveries: list[Document] = [
-            {"$unwind": "$deliveries"},
-            {
-                "$group": {
-                    "_id": {"m": "$deliveries.message", "s": "$deliveries.state", "r": "$deliveries.reason"},
-                    "n": {"$sum": 1},
-                }
-            },
-        ]
         totals = self._all.aggregate(
             [
                 {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}}},
-                {"$set": {"deliveries": {"$concatArrays": ["$settled", on_its_way]}}},
-                {"$facet": {"stays": by_enrolment, "deliveries": deliveries}},
+                {"$set": {"deliveries": _ALL_DELIVERIES}},
+                {"$facet": {"stays": _BY_ENROLMENT, "deliveries": _BY_DELIVERY}},
             ]
         ).next()
         return _counts(totals["stays"], totals["deliveries"])
+
+    def page(self, prefix: str, after: str, limit: int) -> CountedPage:
+        """Return the counts and failures of the next enrolments of a campaign, at most `limit`, in the order of ids.
+
+        `after` is the last id of the page before, empty for the first page. Index: `_id` range; reads at most `limit`
+        documents, so that other work of MongoDB goes on between two pages.
+        """
+        page = self._all.aggregate(
+            [
+                {"$match": {"_id": {"$gt": after or prefix, "$lt": prefix[:-1] + "0"}}},
+                {"$sort": {"_id": 1}},
+                {"$limit": limit},
+                {"$set": {"deliveries": _ALL_DELIVERIES}},
+                {
+                    "$facet": {
+                        "stays": _BY_ENROLMENT,
+                        "deliveries": _BY_DELIVERY,
+                        "failures": [
+                            {"$match": {"settled.state": "failed"}},
+                            {"$project": {"user": 1, "failed": _FAILED}},
+                            *_BY_REASON,
+                        ],
+                        "page": [{"$group": {"_id": None, "n": {"$sum": 1}, "last": {"$max": "$_id"}}}],
+                    }
+                },
+            ]
+        ).next()
+        read: Document = page["page"][0] if page["page"] else {"n": 0}
+        last = read["last"] if read["n"] >= limit else None
+        return CountedPage(_counts(page["stays"], page["deliveries"]), tuple(map(_failure, page["failures"])), last)
 
     def failures(self, prefix: str) -> list[FailureCount]:
         """Return the failed deliveries of a campaign by reason, the most frequent first.
 
         The campaign's enrolment ids begin with `prefix`. Index: `_id` range.
         """
-        failed: Document = {"$filter": {"input": "$settled", "cond": {"$eq": ["$$this.state", "failed"]}}}
         totals = self._all.aggregate(
             [
                 {"$match": {"_id": {"$gte": prefix, "$lt": prefix[:-1] + "0"}, "settled.state": "failed"}},
-                {"$project": {"user": 1, "failed": failed}},
-                {"$unwind": "$failed"},
-                {
-                    "$group": {
-                        "_id": {"$ifNull": ["$failed.reason", "unknown"]},
-                        "n": {"$sum": 1},
-                        "messages": {"$addToSet": "$failed.message"},
-                        "example": {"$min": {"user": "$user", "message": "$failed.message"}},
-                    }
-                },
-                {"$sort": {"n": -1, "_id": 1}},
+                {"$project": {"user": 1, "failed": _FAILED}},
+                *_BY_REASON,
             ]
         )
-        return [
-            FailureCount(
-                raw["_id"],
-                raw["n"],
-                tuple(sorted(raw["messages"])),
-                raw["example"]["user"],
-                raw["example"]["message"],
-            )
-            for raw in totals
-        ]
+        return [_failure(raw) for raw in totals]
 
     def quiet_stretches(self, prefix: str, limit: int) -> dict[int, int]:
         """Return how long nothing happened before something did, in the first `limit` enrolments of a campaign, by key.
@@ -120,6 +149,11 @@ class Counts:
             ]
         )
         return {int(raw["_id"]): int(raw["n"]) for raw in stretches}
+
+
+def _failure(raw: Document) -> FailureCount:
+    example = raw["example"]
+    return FailureCount(raw["_id"], raw["n"], tuple(sorted(raw["messages"])), example["user"], example["message"])
 
 
 def _counts(enrolments: list[Document], deliveries: list[Document]) -> CampaignCounts:
@@ -153,5 +187,10 @@ def _counts(enrolments: list[Document], deliveries: list[Document]) -> CampaignC
     )
 
 
-NAMED: Final[Mapping[str, str]] = {"counts.of": "_id_", "counts.failures": "_id_", "counts.quiet_stretches": "_id_"}
+NAMED: Final[Mapping[str, str]] = {
+    "counts.of": "_id_",
+    "counts.page": "_id_",
+    "counts.failures": "_id_",
+    "counts.quiet_stretches": "_id_",
+}
 """The named queries and the index each relies on."""

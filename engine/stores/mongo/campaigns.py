@@ -166,6 +166,8 @@ class Campaigns:
         if exactly:
             query |= _wanting(record.evaluation_wanted)
         update = _replacing({"state": state.value, "paused_reason": None, **fields})
+        if state.value in _ENDED:
+            update["$inc"] = {"endings": 1}
         return self._all.update_one(query, update).matched_count == 1
 
     def want_everybody(self, uid: str) -> None:
@@ -356,6 +358,7 @@ def _record(raw: Document) -> CampaignRecord:
         left_done=raw.get("left_done", 0),
         shapes=raw.get("shapes", {}),
         accepted=Ends(**raw["accepted"]) if "accepted" in raw else NONE,
+        endings=raw.get("endings", 0),
     )
 
 

@@ -27,6 +27,8 @@ COLLECTIONS: Final[Mapping[str, str]] = {
     "deliveries": "enrolments",
     "lists": "list_members",
     "statistics": "stats",
+    "tallies": "campaign_tallies",
+    "totals": "metric_totals",
 }
 """The collection that a store's named queries read, if its name differs from the store's."""
 

@@ -1,7 +1,7 @@
 """The living processes on all machines: each sends a heartbeat every few seconds, and is forgotten after an hour.
 
-`{_id: "host:pid:chance", process, lanes, notes, since, seen}`; times are of MongoDB's clock: machines need not
-agree.
+`{_id: "host:pid:chance", process, lanes, notes, since, seen, skew}`; times are of MongoDB's clock: machines need not
+agree. `skew` (ms) is by how much the process's own clock is ahead of it, the way to MongoDB included.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from engine.clock import SystemClock
 from engine.domain.document import Document
 from engine.domain.processes import Seen
 from engine.query_metrics import named_queries
@@ -22,6 +23,8 @@ from engine.query_metrics import named_queries
 FORGOTTEN: Final = timedelta(hours=1)
 PATIENCE: Final = 5.0
 """Seconds after which a heartbeat is given up: the next one is due by then."""
+
+_CLOCK: Final = SystemClock()
 
 INDEXES: Final = (IndexModel([("seen", ASCENDING)], name="seen", expireAfterSeconds=int(FORGOTTEN.total_seconds())),)
 
@@ -42,6 +45,7 @@ class Processes:
             "notes": [{"$literal": note} for note in notes],
             "seen": "$$NOW",
             "since": {"$ifNull": ["$since", "$$NOW"]},
+            "skew": {"$subtract": [_CLOCK.system_now(), {"$toLong": "$$NOW"}]},
         }
         with pymongo.timeout(PATIENCE):
             self._all.update_one({"_id": identity}, [{"$set": fields}], upsert=True)
@@ -64,4 +68,12 @@ def _seen(raw: Document) -> Seen:
     since: datetime = raw["since"]
     ago = timedelta(milliseconds=raw["ago"])
     notes = tuple(raw.get("notes", ()))
-    return Seen(raw["_id"], raw["process"], tuple(raw["lanes"]), since.isoformat(timespec="seconds"), ago, notes)
+    return Seen(
+        id=raw["_id"],
+        process=raw["process"],
+        lanes=tuple(raw["lanes"]),
+        since=since.isoformat(timespec="seconds"),
+        ago=ago,
+        notes=notes,
+        skew=raw.get("skew", 0) / 1e3,
+    )

@@ -17,7 +17,8 @@ from pymongo.database import Database
 from engine.clock import Instant, SystemClock, millis, moment
 from engine.domain.document import Document
 from engine.domain.lifecycle import SliceState
-from engine.domain.slice_record import SliceRecord
+from engine.domain.metric_totals import EndedSlice
+from engine.domain.slice_record import SliceRecord, Turn
 from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import insert_new
@@ -303,6 +304,12 @@ class Slices:
         }
         return [read_slice_record(raw) for raw in self._all.find(wanted, _RECORD, hint="ended")]
 
+    def ended_between(self, after: Instant, until: Instant) -> list[EndedSlice]:
+        """Return the slices that ended after one instant and up to another (MongoDB's clock). Index: `ended`."""
+        wanted = {"ended_at": {"$gt": moment(after), "$lte": moment(until)}}
+        fields = dict.fromkeys(("campaign", "lane", "state", "turns", "worked", "results"), 1)
+        return [_ended_slice(raw) for raw in self._all.find(wanted, fields, hint="ended")]
+
     def forget_ended(self, older_than: timedelta) -> int:
         """Delete slices that ended longer ago than `older_than`; return how many. Index: `ended`."""
         wanted = {
@@ -315,6 +322,21 @@ class Slices:
 _RECORD: Final = dict.fromkeys(
     ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until", "of"), 1
 ) | {"results.users": 1}
+
+
+def _ended_slice(raw: Document) -> EndedSlice:
+    numbers = [int(number) for number in raw.get("turns", ())]
+    turns = tuple(map(Turn, numbers[::3], numbers[1::3], numbers[2::3]))
+    results = raw.get("results", {})
+    return EndedSlice(
+        campaign=raw["campaign"],
+        lane=raw.get("lane", "none"),
+        state=raw["state"],
+        turns=tuple((turn.wait / 1e3, turn.held / 1e3) for turn in turns),
+        worked=raw.get("worked", 0) / 1e3,
+        users=int(results.get("users", 0)),
+        sent=int(results.get("sent", 0)),
+    )
 
 
 def _ending_turn(after: timedelta | None) -> Document:
@@ -331,5 +353,6 @@ NAMED: Final[Mapping[str, str]] = {
     "slices.campaigns_with_open": "open",
     "slices.of_run": "run",
     "slices.recorded": "ended",
+    "slices.ended_between": "ended",
 }
 """The named queries and the index each relies on."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.database import Database
 
+from engine.domain.counts import CountedPage, merged_counts, merged_failures
 from engine.domain.enrolment import Enrolment, Settled
 from engine.domain.keys import enrolment_prefix
 from engine.domain.lifecycle import DeliveryState, ExitReason, SkipReason
@@ -77,3 +78,18 @@ def test_enrolments_of_other_campaigns_and_workspaces_do_not_count(database: Dat
     others.append(replace(mine, id=mine.id.replace("shop/", "shop2/")))
     Enrolments(database).enter([mine, *others])
     assert Counts(database).of(PREFIX).entered == 1
+
+
+def test_pages_add_up_to_one_count_of_everything(database: Database[dict[str, Any]]) -> None:
+    rnd = random.Random(8)
+    Enrolments(database).enter([random_enrolment(rnd, f"hh-{n}", 1 + n % 3) for n in range(300)])
+    Enrolments(database).enter([replace(random_enrolment(rnd, "hh-1", 1), id="shop/c2/00000000/hh-1/1", campaign="c2")])
+    counts = Counts(database)
+    for limit in (1, 7, 100, 300, 1_000):
+        pages: list[CountedPage] = [counts.page(PREFIX, "", limit)]
+        while pages[-1].last is not None:
+            pages.append(counts.page(PREFIX, pages[-1].last, limit))
+        assert merged_counts(page.counts for page in pages) == counts.of(PREFIX), limit
+        failures = merged_failures(failure for page in pages for failure in page.failures)
+        assert list(failures) == counts.failures(PREFIX), limit
+    assert counts.page(PREFIX, "", 1_000).counts.faults() == ()
