@@ -131,6 +131,7 @@ class Call:
             "csrf": "" if self.live else self.site.guard.form_token(self.viewer),
             "live": self.site.live_address(self) if self.page.every else "",
             "every": self.page.every or 0,
+            "told": "" if self.live else self.site.told(self.viewer),
             "open_access": self.viewer.name == LOCAL,
         }
         if self.live:

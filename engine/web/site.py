@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +18,8 @@ from starlette.routing import Route
 
 from engine.domain.access import Viewer
 from engine.errors import EngineError, NotFound, ServiceUnreachable, WrongCall
+from engine.pipeline.insight.statistics import queries
+from engine.stores.stores import Stores
 from engine.telemetry.events import emit
 from engine.web.guard import NOBODY, Denied, Guard
 from engine.web.headers import SecurityHeaders
@@ -24,11 +28,25 @@ from engine.web.navigation import LINKS
 from engine.web.outages import Outages
 from engine.web.page import Call, Page, Reach, Regions
 from engine.web.rendering import Static, Templates
+from engine.web.shared_reading import SharedReading
 
 if TYPE_CHECKING:
     from engine.app.app import App
+    from engine.pipeline.insight.plan_and_report import Plan
+    from engine.stores.search.log_index import LogIndex
 
 EVENTS: Final = "text/event-stream"
+MEASURED: Final = timedelta(hours=1)
+"""How far back the figures of the named queries reach."""
+QUERIES_EVERY: Final = 15.0
+"""Seconds between two readings of the named queries, while a page shows them."""
+METRICS_EVERY: Final = 2.0
+"""Seconds between two readings of the metrics, while somebody scrapes them."""
+MOST_NOTES: Final = 1_000
+"""Notes to sessions that are kept until their next page."""
+PAGE_LIMIT: Final = 10.0
+"""Seconds that all of MongoDB's calls of one page may take together; an act may take `ACT_LIMIT`."""
+ACT_LIMIT: Final = 60.0
 _KEPT_LONG: Final = "public, max-age=31536000, immutable"
 
 
@@ -43,6 +61,21 @@ class Site:
         self.templates = Templates(static=self.static.address, links=LINKS)
         self.guard = Guard(app, self.outages)
         self.live_pages = LivePages()
+        self._notes: dict[str, str] = {}
+        self.metrics = SharedReading("metrics", app.metrics.read, METRICS_EVERY)
+        self.plans: dict[tuple[str, int], tuple[float, Plan]] = {}
+        self.queries = SharedReading("queries", lambda: queries(app.statistics.measured(MEASURED)), QUERIES_EVERY)
+
+    def say(self, viewer: Viewer, text: str) -> None:
+        """Tell a viewer something on the next page that this process shows to the same session."""
+        if viewer.session:
+            if len(self._notes) > MOST_NOTES:
+                self._notes.clear()
+            self._notes[viewer.session] = text
+
+    def told(self, viewer: Viewer) -> str:
+        """Return what the viewer is to be told, once."""
+        return self._notes.pop(viewer.session, "") if viewer.session else ""
 
     def live_address(self, call: Call) -> str:
         """Return where a page's live blocks come from: its own address, asked for as events."""
@@ -52,6 +85,18 @@ class Site:
     def stop(self) -> None:
         """End the open streams and the threads that read for the pages. Safe to repeat."""
         self.live_pages.stopping = True
+        self.queries.stop()
+        self.metrics.stop()
+
+    @cached_property
+    def logs(self) -> LogIndex | None:
+        """The log search; None without Elasticsearch."""
+        client = self.app.stores.elastic
+        if client is None:
+            return None
+        from engine.stores.search.log_index import LogIndex
+
+        return LogIndex(client, self.app.system)
 
     def asgi(self) -> Starlette:
         """Return the application for a server or a test client."""
@@ -85,7 +130,7 @@ class Site:
         viewer, form = admitted
         if page.every is not None and EVENTS in request.headers.get("accept", ""):
             return self._streamed(page, request, viewer)
-        return await run_in_threadpool(page.answer, Call(self, page, request, viewer, form))
+        return await run_in_threadpool(_answered, page, Call(self, page, request, viewer, form))
 
     def _streamed(self, page: Page, request: Request, viewer: Viewer) -> Response:
         """Return the stream of a page's live blocks; it ends when the viewer may no longer see the page."""
@@ -94,7 +139,7 @@ class Site:
 
         def render() -> Mapping[str, str]:
             call = Call(self, page, request, Viewer("", viewer.role, viewer.workspace), live=True)
-            answer = page.answer(call)
+            answer = _answered(page, call)
             return answer.regions if isinstance(answer, Regions) else {}
 
         async def regions() -> Mapping[str, str] | None:
@@ -134,6 +179,12 @@ class Site:
             "this page failed", remedy="the log has the error: tidegate logs search event:engine.failed"
         )
         return await run_in_threadpool(self.error_page, request, shown, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _answered(page: Page, call: Call) -> Response:
+    """Return the page's answer; raise MongoDB's time-out if its calls take too long together."""
+    with Stores.within(PAGE_LIMIT if page.method == "GET" else ACT_LIMIT):
+        return page.answer(call)
 
 
 def _nothing(call: Call) -> Response:  # noqa: ARG001 - an answer's signature

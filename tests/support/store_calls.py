@@ -326,6 +326,7 @@ CALLS: Mapping[str, Call] = {
     "slices.drop_unclaimed": by("run")(lambda s: s.drop_unclaimed(RUN.id)),
     "slices.has_open": by("run")(lambda s: s.has_open(RUN.id)),
     "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
+    "slices.open_of": by("open")(lambda s: s.open_of("c1", 10)),
     "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
     "slices.ended_between": by("ended")(lambda s: s.ended_between(NOW, NOW + 1_000)),
     "slices.recorded": by("ended")(lambda s: s.recorded(HOUR)),
