@@ -116,6 +116,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("map"): ("map",),
     _module("metrics"): ("metrics",),
     _module("web"): ("web",),
+    _module("access"): ("access",),
 }
 """The functions that add commands, each with the names of its commands."""
 
