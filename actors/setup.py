@@ -14,8 +14,17 @@ from actors.broker.broker import HardenedBroker, build_broker
 from actors.broker.queue_admin import removed, sweep
 from actors.live_fleets import LiveFleets
 from actors.messenger import SLICES, BrokerMessenger, time_limit
-from actors.middleware import LogContext, Reroute, TimeLimitBackstop, default_middleware, stop_requested, time_left
+from actors.middleware import (
+    BusyThreads,
+    LogContext,
+    Reroute,
+    TimeLimitBackstop,
+    default_middleware,
+    stop_requested,
+    time_left,
+)
 from actors.middleware.time_limit import FACTOR, INTERVAL_SECONDS
+from actors.middleware.trace_context import TraceContext
 from actors.registry import declare
 from actors.tasks import (
     decide_slice,
@@ -52,11 +61,14 @@ def broker_for(
     url = app.settings.services.broker_url
     if url is None:
         raise OperatorError("services.broker_url is not set", remedy="start the local services: tidegate up")
+    busy = BusyThreads(lambda: app.process_counts)
     broker = build_broker(
         url.get_secret_value(),
         lanes=app.policies.lanes,
         middleware=default_middleware(
+            busy=busy,
             context=LogContext(capture=_captured, bind=_bind, clear=logging.clear),
+            traces=None if app.tracer is None else TraceContext(app.tracer),
             reroute=Reroute(lambda message: _lane_of(app, message), version=lambda: app.policies.version),
             time_limit=TimeLimitBackstop(
                 factor=factor,
@@ -71,6 +83,7 @@ def broker_for(
     app.hooks.messenger = BrokerMessenger(broker, declare(broker, app), app)
     app.hooks.stop = stop_requested
     app.hooks.time_left = time_left
+    app.hooks.threads = busy.threads
     live = LiveFleets(app, broker)
     app.hooks.swapped.append(live.follow)
     app.hooks.after_beat = live.after_beat

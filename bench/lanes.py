@@ -44,7 +44,7 @@ EDITED: Final = 6.0
 
 WORKSPACES: Final = {"a": (50, 1), "b": (150, 2), "c": (500, 5)}
 """Workspaces by name: the milliseconds that a batch of each waits, and its weight."""
-SHARED_USERS: Final = 100_000
+SHARED_USERS: Final = 250_000
 """Users of each of these workspaces."""
 SLICE: Final = 500
 """Users of a slice, which is one batch."""

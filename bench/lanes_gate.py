@@ -27,6 +27,8 @@ RATE: Final = 200.0
 """Operations of the company's users a second."""
 AT_REST: Final = 30.0
 """Seconds for which they are measured beside a load of the processors alone."""
+PIECE: Final = 0.002
+"""Seconds for which the load of mongod's core computes without a rest: about a call of bulk work under the gate."""
 LATENCY: Final = "4ms"
 """The gate's `latency` with the gate on: about twice the p95 of the probe at rest on the machine of the figures."""
 _PATIENCE: Final = 1_800.0
@@ -44,10 +46,16 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """One launch: what the users noticed beside an equal load of the processors, what during it, and mails a second."""
+    """One launch: what the users noticed beside it, and beside loads of the processors without MongoDB.
 
-    before: Noticed
+    `rest` is beside a load of the other core only, `equal` beside one of both cores, as large as the campaign's;
+    `mongod` is the part of its core that mongod spent on the campaign.
+    """
+
+    rest: Noticed
     during: Noticed
+    equal: Noticed
+    mongod: float
     mails: float
     missing: int
     doubled: int
@@ -75,12 +83,21 @@ def foreground(url: str) -> Iterator[list[Noticed]]:
         noticed.append(Noticed(*(percentile(both, share) for share in (0.5, 0.95, 0.99)), len(both)))
 
 
+_BURN: Final = (
+    "import sys, time\npiece, share = map(float, sys.argv[1:])\nwhile True:\n    began = time.perf_counter()\n"
+    "    while time.perf_counter() - began < piece: pass\n    time.sleep(piece / share - piece)"
+)
+
+
 @contextmanager
-def busy(threads: int = 2) -> Iterator[None]:
-    """Load the other core during the block, as the workers do, without MongoDB."""
+def busy(share: float = 0.0, threads: int = 2) -> Iterator[None]:
+    """Load the other core during the block, as the workers do, and `share` (0 to 1) of mongod's, without MongoDB."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(threads)]
     for process in processes:
         os.sched_setaffinity(process.pid, {OTHER_CORE})
+    if share > 0:
+        processes.append(subprocess.Popen([sys.executable, "-c", _BURN, str(PIECE), str(min(share, 1.0))]))
+        os.sched_setaffinity(processes[-1].pid, {MONGOD_CORE})
     try:
         yield
     finally:
@@ -103,19 +120,27 @@ def launched(users: int, *, gated: bool) -> Campaign:
         _pinned(installation, server)
         url = installation.mongo_url
         subprocess.run([sys.executable, "-m", "bench.foreground", url, "--fill", "--seconds", "0"], check=True)
-        with foreground(url) as before, busy():
+        spent = installation.usage().cpu["mongod"]
+        with foreground(url) as rest, busy():
             time.sleep(AT_REST)
+        at_rest = (installation.usage().cpu["mongod"] - spent) / AT_REST
         with foreground(url) as during:
-            began = time.monotonic()
+            began, spent = time.monotonic(), installation.usage().cpu["mongod"]
             installation.run("campaign", "launch", BIG)
             while server.now()["recipients"] < users and time.monotonic() - began < _PATIENCE:
                 time.sleep(0.25)
             took = time.monotonic() - began
+            mongod = (installation.usage().cpu["mongod"] - spent) / took - at_rest
+        installation.wait_until_quiet(60)
+        with foreground(url) as equal, busy(mongod):
+            time.sleep(AT_REST)
         limits = sum(1 for _ in log_events(installation, "gate.changed"))
         counts = server.now()
         return Campaign(
-            before=before[0],
+            rest=rest[0],
             during=during[0],
+            equal=equal[0],
+            mongod=mongod,
             mails=counts["recipients"] / took,
             missing=server.compared(installation.addresses)["missing"],
             doubled=counts["repeated"],
@@ -129,8 +154,9 @@ def _pinned(installation: Installation, server: Sink) -> None:
 
 
 _HEAD: Final = (
-    "| gate | users | mails/s | of the ungated rate | p50, p95, p99 of the company's users beside an equal load of the "
-    "processors (ms) | during the campaign (ms) | p99, times | missing, doubled |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+    "| gate | users | mails/s | of the ungated rate | mongod's core | p50, p95, p99 of the company's users during the "
+    "campaign (ms) | beside an equal load of both cores (ms) | p99, times | beside a load of the other core only (ms) "
+    "| p99, times | missing, doubled |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
@@ -142,10 +168,13 @@ def gate(users: int, rounds: int) -> str:
     full = statistics.median(one.mails for one in tried[False])
     for gated, ones in tried.items():
         mails = statistics.median(one.mails for one in ones)
-        times = statistics.median(one.during.p99 / one.before.p99 for one in ones)
+        equal = statistics.median(one.during.p99 / one.equal.p99 for one in ones)
+        rest = statistics.median(one.during.p99 / one.rest.p99 for one in ones)
         rows.append(
             f"| {f'`latency: {LATENCY}`' if gated else 'off'} | {users:,} | {mails:,.0f} | {mails / full:.0%} "
-            f"| {_three([one.before for one in ones])} | {_three([one.during for one in ones])} | {times:.2f} "
+            f"| {statistics.median(one.mongod for one in ones):.0%} | {_three([one.during for one in ones])} "
+            f"| {_three([one.equal for one in ones])} | {equal:.2f} "
+            f"| {_three([one.rest for one in ones])} | {rest:.2f} "
             f"| {max(one.missing for one in ones):,}, {max(one.doubled for one in ones):,} |"
         )
     return "\n".join(rows)

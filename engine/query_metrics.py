@@ -57,6 +57,15 @@ class CallGate(Protocol):
         """Report that the call has ended and how long it took."""
 
 
+STORES: Final = {"cache": "cache", "elastic": "elasticsearch"}
+"""The store of a query by the first word of its name, where that is not MongoDB."""
+
+
+def store_of(query: str) -> str:
+    """Return the store that a named query asks: `mongodb`, `cache` or `elasticsearch`."""
+    return STORES.get(query.partition(".")[0], "mongodb")
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """The campaign that this thread works on: its uid and its name (empty: none), and the gate that it passes."""
@@ -161,6 +170,7 @@ class Measurements:
         self._queries: dict[str, _Query] = {}
         self._lock = Lock()
         self._calls = 0
+        self._before: dict[str, tuple[int, int]] = {}
 
     @property
     def calls(self) -> int:
@@ -196,7 +206,7 @@ class Measurements:
         with self._lock:
             queries = self._queries
             if anew:
-                self._queries = {}
+                self._reset()
             return [query.figure(name) for name, query in sorted(queries.items())]
 
     def forget(self, calls: int) -> bool:
@@ -204,8 +214,25 @@ class Measurements:
         with self._lock:
             if self._calls != calls:
                 return False
-            self._queries = {}
+            self._reset()
             return True
+
+    def by_store(self) -> dict[str, tuple[int, int]]:
+        """Return the calls of each store so far, and how many of them failed; resets do not count."""
+        with self._lock:
+            return self._by_store()
+
+    def _by_store(self) -> dict[str, tuple[int, int]]:
+        sums = dict(self._before)
+        for name, query in self._queries.items():
+            store = store_of(name)
+            calls, failed = sums.get(store, (0, 0))
+            sums[store] = (calls + query.calls, failed + query.failed)
+        return sums
+
+    def _reset(self) -> None:
+        self._before = self._by_store()
+        self._queries = {}
 
 
 MEASUREMENTS: Final = Measurements()

@@ -87,3 +87,8 @@ def search_address(setting: str, url: str) -> str:
     authority, slash, path = rest.partition("/")
     has_port = re.search(r":\d+$", authority)
     return url if has_port else f"{scheme}://{authority}:{SEARCH_PORTS[scheme.lower()]}{slash}{path}"
+
+
+def shown(url: str) -> str:
+    """Return the part of an address that holds no secret: host, port and path, without user, password and options."""
+    return url.partition("://")[2].rpartition("@")[2].partition("?")[0]

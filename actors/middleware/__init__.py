@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dramatiq.middleware import Middleware
 
+from actors.middleware.busy_threads import BusyThreads
 from actors.middleware.context import LogContext
 from actors.middleware.message_size import MessageSize
 from actors.middleware.refused import Refused
@@ -17,9 +18,11 @@ from actors.middleware.served_lanes import ServedLanes
 from actors.middleware.shutdown import clear_stop, request_stop, stop_requested, wait_for_stop
 from actors.middleware.terminate import Terminate
 from actors.middleware.time_limit import TimeLimitBackstop, time_left
+from actors.middleware.trace_context import TraceContext
 from actors.middleware.watchdog import Watchdog
 
 __all__ = [
+    "BusyThreads",
     "CertainRetries",
     "LogContext",
     "MessageSize",
@@ -28,6 +31,7 @@ __all__ = [
     "ServedLanes",
     "Terminate",
     "TimeLimitBackstop",
+    "TraceContext",
     "Watchdog",
     "clear_stop",
     "default_middleware",
@@ -40,18 +44,22 @@ __all__ = [
 
 def default_middleware(
     *,
+    busy: BusyThreads | None = None,
     context: LogContext | None = None,
+    traces: TraceContext | None = None,
     reroute: Reroute | None = None,
     retries: CertainRetries | None = None,
     time_limit: TimeLimitBackstop | None = None,
     watchdog: Watchdog | None = None,
 ) -> list[Middleware]:
-    """Return the middleware of a hardened broker, in order; log context and rerouting only if given."""
+    """Return the middleware of a hardened broker, in order; counting, log context, traces, rerouting only if given."""
     chosen: list[Middleware | None] = [
         Terminate(),
         watchdog or Watchdog(),
         ServedLanes(),
+        busy,
         context,
+        traces,
         MessageSize(),
         reroute,
         retries or CertainRetries(),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.plan_and_report import PlanAndReport
     from engine.pipeline.insight.readiness import Readiness
     from engine.pipeline.insight.statistics import Statistics
+    from engine.pipeline.insight.system_reader import SystemReader
     from engine.pipeline.ports.tallies import TallyReads
 
 
@@ -105,6 +106,30 @@ class App(Workers):
         return Readiness(self.stores.pings(), ("mongodb", "broker"))
 
     @cached_property
+    def system_reader(self) -> SystemReader:
+        """Reads the whole installation: what the map, the pages and the metrics show."""
+        from engine.pipeline.insight.system_nodes import Surroundings
+        from engine.pipeline.insight.system_reader import SystemReader
+
+        s = self.stores
+        return SystemReader(
+            policies=lambda: self.policies,
+            surroundings=Surroundings(self.settings.services.shown(), self.settings.email.transport),
+            pings=s.pings(),
+            processes=s.processes,
+            leases=s.leases,
+            work=s.lane_work,
+            campaigns=s.campaigns,
+            feed=s.feeds,
+            stretches=s.statistics,
+            gate=lambda: self.gate_store.view(),
+            queues=lambda: self.hooks.queues,
+            clock=self.system,
+            limit=s.within,
+            outages=(*s.OUTAGES, EngineError),
+        )
+
+    @cached_property
     def metrics(self) -> MetricsReader:
         """Reads the metrics of the whole installation."""
         from engine.pipeline.insight.counter_folding import QueryCounters
@@ -115,7 +140,7 @@ class App(Workers):
             version=__version__,
             policy=lambda: self.policies.version,
             pings=lambda: self.readiness.up(),
-            view=None,
+            view=self.system_reader.read,
             late=None,
             tallies=s.tallies,
             totals=s.totals,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -14,11 +14,12 @@ from engine.clock import SystemClock
 from engine.decisions.batch_size import Tuner
 from engine.errors import InvalidSource, ProgrammerError, WrongCall
 from engine.stores.stores import Stores
-from engine.telemetry.events import emit, stand
+from engine.telemetry.events import emit, stand, subscribe
 
 if TYPE_CHECKING:
     from engine.catalogue.workspace_set import LiveWorkspaces, WorkspaceSet, WorkspaceWatcher
     from engine.channels.channel import Channel
+    from engine.domain.system_view import QueueView
     from engine.pipeline.campaigns.compiled_cache import CampaignCache
     from engine.pipeline.gate.bulk_gate import BulkGate
     from engine.pipeline.gate.gate_keeper import GateKeeper
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from engine.policy.watch import PolicyWatcher
     from engine.settings import Settings
     from engine.stores.redis.gate import RedisGate
+    from engine.telemetry.process_counts import ProcessCounts
+    from engine.telemetry.traces import Tracer
 
 
 COMMAND: Final = "command"
@@ -42,7 +45,9 @@ class Hooks:
 
     `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
     what only a start can set (its niceness). `after_beat` runs after each heartbeat. `time_left` returns the
-    seconds that the time limit of its lane leaves the calling thread (None: no limit).
+    seconds that the time limit of its lane leaves the calling thread (None: no limit). `threads` returns how many
+    threads of this process may work on messages at once. `queues` returns what Redis holds of lanes (None: this process
+    does not ask the broker).
     """
 
     process: str = COMMAND
@@ -52,6 +57,8 @@ class Hooks:
     fleets: Collection[str] = ()
     started: PolicySet | None = None
     after_beat: Callable[[], object] = lambda: None
+    threads: Callable[[], int] = int
+    queues: Callable[[Iterable[str]], Mapping[str, QueueView]] | None = None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
 
 
@@ -71,6 +78,8 @@ class Runtime:
         self.channels: dict[str, Channel] = {}
         self._lock = Lock()
         self._unlabel: Callable[[], None] = lambda: None
+        self._untraced: Callable[[], object] = lambda: None
+        self._uncount: Callable[[], None] = lambda: None
         self._unrecorded: dict[str, Callable[[], None]] = {}
 
     @cached_property
@@ -81,11 +90,45 @@ class Runtime:
         return Heartbeat(lambda: self.stores.processes, self.stores.OUTAGES)
 
     @cached_property
+    def process_counts(self) -> ProcessCounts:
+        """Counts what this process does, from its events, once the heartbeat has started."""
+        import psutil
+
+        from engine.query_metrics import MEASUREMENTS
+        from engine.telemetry.process_counts import ProcessCounts
+
+        own = psutil.Process()
+        return ProcessCounts(MEASUREMENTS.by_store, lambda: int(own.memory_info().rss))
+
+    @cached_property
     def statistics_recorder(self) -> StatisticsRecorder:
         """Writes the measurements of this process."""
         from engine.pipeline.insight.statistics_recorder import StatisticsRecorder
 
         return StatisticsRecorder(lambda: self.stores.statistics, self.tuner, self.system, self.stores.OUTAGES)
+
+    @cached_property
+    def tracer(self) -> Tracer | None:
+        """Makes traces of this process's work, from its first use on; None unless `telemetry.traces` is set."""
+        target = self.settings.telemetry.traces
+        if not target:
+            return None
+        from engine import __version__
+        from engine.telemetry.trace_export import TraceExporter
+        from engine.telemetry.traces import Tracer
+
+        process = os.environ.get("TIDEGATE_PROCESS") or self.hooks.process
+        named = {"service.name": "tidegate", "service.version": __version__, "tidegate.process": process}
+        exporter = TraceExporter(target, {**named, "host.name": socket.gethostname(), "process.pid": str(os.getpid())})
+        tracer = Tracer(exporter.receive, self.settings.telemetry.share)
+        end = tracer.start()
+
+        def stop() -> None:
+            end()
+            exporter.stop()
+
+        self._untraced = stop
+        return tracer
 
     @cached_property
     def bulk_gate(self) -> BulkGate:
@@ -216,7 +259,15 @@ class Runtime:
 
         Sets of files that came into force while MongoDB was away are recorded after the next heartbeat.
         """
-        self.heartbeat.start(process, lanes, self.notes, then=(self.record_files, lambda: self.hooks.after_beat()))
+        counts = self.process_counts
+        self._uncount = subscribe(counts)
+        self.heartbeat.start(
+            process,
+            lanes,
+            self.notes,
+            lambda: counts.report(self.hooks.threads()),
+            then=(self.record_files, lambda: self.hooks.after_beat()),
+        )
 
     def notes(self) -> list[str]:
         """Return, in words, what of the policies in force this process does not follow before a restart."""
@@ -300,6 +351,8 @@ class Runtime:
         """Stop threads and close connections; safe to repeat."""
         self.stop_watching()
         self._unlabel()
+        self._untraced()
+        self._uncount()
         for channel in self.channels.values():
             channel.close()
         if "heartbeat" in self.__dict__:

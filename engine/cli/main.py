@@ -113,6 +113,7 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("clock"): ("clock",),
     _module("logs"): ("logs",),
     _module("gate"): ("gate",),
+    _module("map"): ("map",),
     _module("metrics"): ("metrics",),
     _module("web"): ("web",),
     _module("access"): ("access",),

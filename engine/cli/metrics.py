@@ -42,9 +42,11 @@ def metrics(
     if files is not None:
         say(f"{write_files(files, runbooks.rstrip('/'))} files are in {files}")
         return
+    from actors.broker.queue_views import watch_queues
     from engine.telemetry.exposition import OPEN_METRICS, exposition
 
     with opened(context) as app:
+        watch_queues(app)
         text, _ = exposition(app.metrics.read(), OPEN_METRICS if open_metrics else "")
     sys.stdout.write(text.decode())
 

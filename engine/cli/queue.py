@@ -52,21 +52,16 @@ def list_queues(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def _open_slices(app: App) -> Counter[str]:
-    """Count open slices by the lane that the policies in force give them, up to the clock's limit per tick."""
-    from engine.decisions.routing import route
-    from engine.domain.work import SliceKind
-    from engine.pipeline.campaigns.compiled_cache import routing_facts
-    from engine.pipeline.scheduler.dispatch import MOST_WAITING
-    from engine.policy.models import LaneKind
+    """Count open slices by the lane that the policies in force give them."""
+    from engine.pipeline.insight.system_nodes import lane_of
+    from engine.pipeline.insight.system_reader import MOST_OPEN
 
-    waiting = app.stores.slices.waiting(app.settings.engine.ring_again, MOST_WAITING)
-    records = {uid: app.stores.campaigns.get(uid) for uid in {slice_.campaign for slice_ in waiting}}
+    counted = app.stores.lane_work.open(MOST_OPEN)
+    records = app.stores.campaigns.of({one.campaign for one in counted})
     lanes: Counter[str] = Counter()
-    for slice_ in waiting:
-        record = records[slice_.campaign]
-        if record is not None:
-            kind = LaneKind.DELIVER if slice_.kind is SliceKind.DELIVER else LaneKind.DECIDE
-            lanes[route(app.policies, routing_facts(record), suspect=slice_.suspect, kind=kind)] += 1
+    for one in counted:
+        if one.campaign in records:
+            lanes[lane_of(app.policies, records[one.campaign], one)] += one.free + one.held + one.put_off
     return lanes
 
 

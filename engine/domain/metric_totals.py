@@ -21,13 +21,19 @@ TURN_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """How often something took how long: one count for each bound, then one for what exceeds all; `seconds` is the sum.
+    """How often something took how long: one count for each bound, then one for what exceeds all; `micros` is the sum.
 
-    The counts are not cumulative.
+    The counts are not cumulative. The sum is a whole number of microseconds: a counter that falls by a rounding error
+    looks like one that began anew.
     """
 
     counts: tuple[int, ...]
-    seconds: float = 0.0
+    micros: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """The sum in seconds."""
+        return self.micros / 1e6
 
     @property
     def count(self) -> int:
@@ -37,7 +43,7 @@ class Buckets:
     def plus(self, other: Buckets) -> Buckets:
         """Return the sum of both, which must have the same bounds."""
         pairs = zip(self.counts, other.counts, strict=True)
-        return Buckets(tuple(one + two for one, two in pairs), self.seconds + other.seconds)
+        return Buckets(tuple(one + two for one, two in pairs), self.micros + other.micros)
 
 
 def empty(bounds: Sequence[float]) -> Buckets:
@@ -48,10 +54,10 @@ def empty(bounds: Sequence[float]) -> Buckets:
 def filled(bounds: Sequence[float], cases: Iterable[tuple[float, int]]) -> Buckets:
     """Return the buckets of cases, each as seconds and how often."""
     counts = [0] * (len(bounds) + 1)
-    total = 0.0
+    total = 0
     for seconds, count in cases:
         counts[bisect_left(bounds, seconds)] += count
-        total += seconds * count
+        total += round(seconds * 1e6) * count
     return Buckets(tuple(counts), total)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from engine.domain.system_view import ProcessReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class Seen:
 
     `since` is ISO 8601; `ago` is the time since its last sign of life. `notes` say, in words, what of the policies it
     does not follow before a restart. `skew` is by how many seconds the process's clock was ahead of MongoDB's at its
-    last sign of life (negative: behind).
+    last sign of life (negative: behind), and `report` what it said of itself then.
     """
 
     id: str
@@ -22,3 +24,4 @@ class Seen:
     ago: timedelta
     notes: tuple[str, ...] = ()
     skew: float = 0.0
+    report: ProcessReport = field(default_factory=ProcessReport)

@@ -65,3 +65,21 @@ class SliceRecord:
         """Yield each turn as instants of system time: free, claimed, ended."""
         for turn in self.turns:
             yield self.added_at + turn.free, self.added_at + turn.claimed, self.added_at + turn.ended
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSlices:
+    """Counts of the open slices of one campaign that the same facts route.
+
+    `free` ones could be claimed now, `held` ones are, `put_off` ones wait for their time. `oldest` is how long (s) the
+    first of the free ones has been free (None: none is).
+    """
+
+    campaign: str
+    kind: SliceKind
+    suspect: bool
+    slow: bool
+    free: int
+    held: int
+    put_off: int
+    oldest: float | None

@@ -84,6 +84,20 @@ class ProcessNode:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueView:
+    """What Redis holds of a lane: messages that are ready, delayed, taken by a process, and dead letters.
+
+    `oldest` is how long (s) the first of the ready ones has been in the queue; None if none is ready.
+    """
+
+    ready: int
+    delayed: int
+    taken: int
+    dead: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class LaneNode:
     """A lane: its queue in Redis, its open slices in MongoDB, and how long its latest ended slices waited.
 

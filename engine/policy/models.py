@@ -53,9 +53,13 @@ SHORTEST_TIME_LIMIT: Final = timedelta(seconds=5)
 
 
 class Lane(Model):
-    """A queue with a time limit; `depth` messages a worker thread are rung ahead of what is being worked on."""
+    """A queue with a time limit; `depth` messages a worker thread are rung ahead of what is being worked on.
+
+    Work that could be taken and has waited longer than `alarm` makes the lane failing on the map and in the metrics.
+    """
 
     time_limit: Duration = timedelta(seconds=60)
+    alarm: Duration = timedelta(minutes=10)
     depth: Whole = Field(default=4, ge=1, le=1_000)
     kind: LaneKind = LaneKind.DECIDE
 

@@ -67,6 +67,10 @@ DESCRIPTIONS: Final = {
     "web.https": "Whether browsers reach the pages by HTTPS, through a proxy in front: cookies are then sent only so",
     "web.run": "Whether `tidegate run` serves the pages as well",
     "web.session": "How long a log-in lasts",
+    "telemetry.traces": "Where traces go: `http://HOST:4318/v1/traces` of an OpenTelemetry collector (OTLP as JSON), "
+    "or the path of a file; empty: nowhere, at no cost",
+    "telemetry.share": "The share of the passes that are traced, each as a whole; 0.01 for installations that send "
+    "millions",
 }
 """What each setting means. One more setting needs one more line here."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from engine.service_addresses import shown
 from engine.yamlfile.scalars import Duration, Misfit, Model, nearest
 
 PREFIX: Final = "TIDEGATE_"
@@ -106,6 +107,16 @@ class Services(Model):
     elastic_api_key: Annotated[SecretStr | None, BeforeValidator(_text), BeforeValidator(_line)] = None
     elastic_ca: Path | None = None
 
+    def shown(self) -> dict[str, str]:
+        """Return the address of each store without its secrets, by the store's name; without those that have none."""
+        urls = {
+            "mongodb": self.mongo_url,
+            "broker": self.broker_url,
+            "cache": self.cache_url,
+            "elasticsearch": self.elastic_url,
+        }
+        return {name: shown(url.get_secret_value()) for name, url in urls.items() if url is not None}
+
 
 class Paths(Model):
     """Folders, relative to where the command is called: data and logs, policies, workspace files, campaign files."""
@@ -192,6 +203,13 @@ class Web(Model):
     session: Duration = timedelta(hours=12)
 
 
+class Telemetry(Model):
+    """Traces: `traces` is the address of an OTLP collector, or a file (null: none); `share` of the passes have one."""
+
+    traces: str | None = None
+    share: float = Field(default=1.0, ge=0, le=1)
+
+
 class Settings(Model):
     """Everything that an operator may set. Made by `load_settings`, which lays the sources over one another."""
 
@@ -201,6 +219,7 @@ class Settings(Model):
     logs: Logs = Logs()
     email: Email = Email()
     web: Web = Web()
+    telemetry: Telemetry = Telemetry()
 
     @property
     def log_folder(self) -> Path:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.import_cursors import ImportCursors
     from engine.stores.mongo.index_advisor import IndexAdvisor
     from engine.stores.mongo.index_requests import IndexRequests
+    from engine.stores.mongo.lane_work import LaneWork
     from engine.stores.mongo.lists import Lists
     from engine.stores.mongo.metric_totals import MetricTotals
     from engine.stores.mongo.named_leases import Leases
@@ -325,6 +326,13 @@ class Stores:
         return Leases(self.database)
 
     @cached_property
+    def lane_work(self) -> LaneWork:
+        """Open and ended slices, for the picture of the installation."""
+        from engine.stores.mongo.lane_work import LaneWork
+
+        return LaneWork(self.database)
+
+    @cached_property
     def processes(self) -> Processes:
         """The living processes."""
         from engine.stores.mongo.processes import Processes
@@ -457,7 +465,7 @@ class Stores:
 
     def _ping_search(self) -> None:
         if self.elastic is not None:
-            self.elastic.options(request_timeout=PING, max_retries=0).info()
+            self.elastic.options(request_timeout=PING, max_retries=0).cluster.health(timeout="1s")
 
     def close(self) -> None:
         """Close all open clients; safe to repeat."""

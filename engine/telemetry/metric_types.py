@@ -245,7 +245,7 @@ _metric(_G, "gate_limit", "", "operations at a time", "The limit in force; absen
 _metric(_G, "gate_used", "", "operations at a time", "What bulk work takes of MongoDB now.")
 _metric(_G, "gate_since_seconds", "", "seconds", "How long the automatic limit has been what it is.")
 _metric(_G, "gate_held", "", "0 or 1", "Whether a person has set the gate by hand.")
-_metric(_G, "gate_probe_seconds", "quantile", "seconds", "MongoDB's latency as the gate's probes measure it.")
+_metric(_G, "gate_probe_seconds", "percentile", "seconds", "MongoDB's latency as the gate's probes measure it.")
 
 _metric(_G, "scrape_seconds", "", "seconds", "How long it took to read all this.")
 

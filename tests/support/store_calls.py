@@ -42,6 +42,7 @@ from engine.stores.mongo.events import Events
 from engine.stores.mongo.feed_position import FeedPosition
 from engine.stores.mongo.import_cursors import ImportCursors
 from engine.stores.mongo.index_requests import IndexRequest, IndexRequests
+from engine.stores.mongo.lane_work import LaneWork
 from engine.stores.mongo.lists import Lists
 from engine.stores.mongo.metric_totals import MetricTotals
 from engine.stores.mongo.named_leases import Leases
@@ -123,6 +124,7 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
     "processes": (Processes, Processes),
     "rates": (ReadRates, ReadRates),
     "runs": (Runs, Runs),
+    "lane_work": (LaneWork, LaneWork),
     "slices": (Slices, Slices),
     "statistics": (Statistics, Statistics),
     "suppressions": (Suppressions, Suppressions),
@@ -149,6 +151,8 @@ CALLS: Mapping[str, Call] = {
     "campaigns.state_of": Call(lambda s: s.state_of("c1")),
     "campaigns.named": by("name")(lambda s: (s.named("campaign-1", "shop"), s.named("campaign-1"))),
     "campaigns.in_states": by("state")(lambda s: s.in_states([CampaignState.LIVE, CampaignState.PAUSED])),
+    "campaigns.of": by("_id_")(lambda s: s.of(["c1", "c2"])),
+    "campaigns.by_state": by("state")(lambda s: s.by_state()),
     "campaigns.any_converting": by("converting")(lambda s: s.any_converting()),
     "campaigns.converting": by("converting")(lambda s: s.converting()),
     "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
@@ -311,6 +315,8 @@ CALLS: Mapping[str, Call] = {
     "runs.forget_ended": by("ended")(lambda s: s.forget_ended(HOUR)),
     "runs.costs_by_window": by("campaign")(lambda s: s.costs_by_window(["c1", "c2"])),
     "runs.results_of": by("campaign")(lambda s: s.results_of(["c1", "c2"])),
+    "lane_work.open": by("open")(lambda s: s.open(100)),
+    "lane_work.latest": by("ended")(lambda s: s.latest(HOUR, 10)),
     "slices.add": Call(lambda s: s.add([replace(PIECE, id="new")])),
     "slices.get": Call(lambda s: s.get(PIECE.id)),
     "slices.claim": Call(lambda s: s.claim(PIECE.id, "t", HOUR)),

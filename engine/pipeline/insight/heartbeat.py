@@ -6,18 +6,30 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from engine.domain.system_view import ProcessReport
 from engine.query_metrics import new_process_id
 from engine.telemetry.events import emit
 
-EVERY: Final = 3.0
-"""Seconds between two heartbeats: one small write each, and three may get lost before anybody warns."""
+EVERY: Final = 2.0
+"""Seconds between two heartbeats: one small write each, and four may get lost before anybody warns."""
+
+
+NOTHING: Final = ProcessReport()
+"""The report of a process that says nothing of itself."""
 
 
 class HeartbeatStore(Protocol):
     """Storage of heartbeats."""
 
-    def beat(self, identity: str, process: str, lanes: Iterable[str], notes: Iterable[str] = ()) -> None:
-        """Record that a process is alive; `notes` say what of the policies it does not follow yet."""
+    def beat(
+        self,
+        identity: str,
+        process: str,
+        lanes: Iterable[str],
+        notes: Iterable[str] = (),
+        report: ProcessReport = NOTHING,
+    ) -> None:
+        """Record that a process is alive and what it does; `notes` say what of the policies it does not follow yet."""
 
     def gone(self, identity: str) -> None:
         """Record that a process has ended."""
@@ -40,14 +52,16 @@ class Heartbeat:
         process: str,
         lanes: Callable[[], Iterable[str]] = tuple,
         notes: Callable[[], Iterable[str]] = tuple,
+        report: Callable[[], ProcessReport] = ProcessReport,
         *,
         then: Iterable[Callable[[], object]] = (),
     ) -> None:
         """Start the heartbeat: `process` is the type of this process, `lanes` returns the lanes that it serves now.
 
-        `notes` returns what of the policies it does not follow yet, in words. `then` are steps after each heartbeat.
+        `notes` returns what of the policies it does not follow yet, in words, and `report` what it does. `then` are
+        steps after each heartbeat.
         """
-        steps = (lambda: self._store().beat(self._id, process, lanes(), notes()), *then)
+        steps = (lambda: self._store().beat(self._id, process, lanes(), notes(), report()), *then)
         self._thread = threading.Thread(target=self._run, args=(process, steps), name="heartbeat", daemon=True)
         self._thread.start()
 

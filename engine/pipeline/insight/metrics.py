@@ -295,7 +295,7 @@ def gate(view: GateView, now: int) -> Found:
     _put(found, "gate_used", [((), sum(member.used for member in view.members))])
     _put(found, "gate_since_seconds", [((), max(0.0, (now - state.since) / 1e3) if state.since else None)])
     _put(found, "gate_held", [((), float(view.override is not None))])
-    _put(found, "gate_probe_seconds", [(("0.5",), view.gauge.p50), (("0.95",), view.gauge.p95)])
+    _put(found, "gate_probe_seconds", [(("50",), view.gauge.p50), (("95",), view.gauge.p95)])
     return found
 
 

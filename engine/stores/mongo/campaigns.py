@@ -69,6 +69,17 @@ class Campaigns:
         documents = self._all.find(query, {"spec": 0}, hint="state").sort("_id", 1)
         return [_record(raw) for raw in documents]
 
+    def of(self, uids: Iterable[str]) -> dict[str, CampaignRecord]:
+        """Return campaigns by uid, without their files and those that do not exist. Index: `_id`."""
+        return {raw["_id"]: _record(raw) for raw in self._all.find({"_id": {"$in": [*uids]}}, {"spec": 0})}
+
+    def by_state(self) -> dict[str, int]:
+        """Count the campaigns of each state. Index: `state`, covered."""
+        counted = self._all.aggregate(
+            [{"$match": {"state": {"$gte": ""}}}, {"$group": {"_id": "$state", "n": {"$sum": 1}}}], hint="state"
+        )
+        return {raw["_id"]: raw["n"] for raw in counted}
+
     def any_converting(self) -> bool:
         """Whether conversions are still counted in any campaign that has ended. Index: `converting`."""
         return self._all.find_one({"converting_until": {"$gt": 0}}, {"_id": 1}, hint="converting") is not None
@@ -371,6 +382,7 @@ def _stuck_by(raw: Document) -> dict[StuckBy, Stuck]:
 NAMED: Final[Mapping[str, str]] = {
     "campaigns.named": "name",
     "campaigns.in_states": "state",
+    "campaigns.by_state": "state",
     "campaigns.any_converting": "converting",
     "campaigns.converting": "converting",
     "campaigns.touched_since": "touched",

@@ -25,6 +25,7 @@ COLLECTIONS: Final[Mapping[str, str]] = {
     "campaigns.revisions": "campaign_revisions",
     "counts": "enrolments",
     "deliveries": "enrolments",
+    "lane_work": "slices",
     "lists": "list_members",
     "statistics": "stats",
     "tallies": "campaign_tallies",

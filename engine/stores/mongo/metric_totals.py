@@ -75,7 +75,7 @@ class MetricTotals:
             return False
         known = [*raw["ids"], *({"id": name, "until": until} for name, until in ids.items())]
         update: Document = {"$set": {"horizon": before, "ids": [one for one in known if one["until"] >= before]}}
-        added: dict[str, float] = {}
+        added: dict[str, int] = {}
         for name, total in sums.items():
             place = f"sums.{_field(name)}"
             added |= {
@@ -121,7 +121,7 @@ class MetricTotals:
 
     def fold_slices(self, until: Instant, lanes: Mapping[str, LaneTotal], cost: CampaignCost) -> bool:
         """Add the slices of the step that `next_slices` named; return False if another clock did. Index: `_id`."""
-        added: dict[str, float] = {"worked": round(cost.worked * 1e3), "users": cost.users, "sent": cost.sent}
+        added: dict[str, int] = {"worked": round(cost.worked * 1e3), "users": cost.users, "sent": cost.sent}
         for name, total in lanes.items():
             place = f"sums.{_field(name)}"
             added |= {f"{place}.slices.{state}": count for state, count in total.slices.items()}
@@ -131,14 +131,14 @@ class MetricTotals:
         return self._all.update_one({**SLICES, "pending": moment(until)}, update).matched_count == 1
 
 
-def _increments(place: str, buckets: Buckets) -> dict[str, float]:
+def _increments(place: str, buckets: Buckets) -> dict[str, int]:
     counts = {f"{place}.b.{number}": count for number, count in enumerate(buckets.counts) if count}
-    return {**counts, f"{place}.micros": round(buckets.seconds * 1e6)}
+    return {**counts, f"{place}.micros": buckets.micros}
 
 
 def _buckets(raw: Mapping[str, Any], bounds: Sequence[float]) -> Buckets:
     counts = raw.get("b", {})
-    return Buckets(tuple(counts.get(str(n), 0) for n in range(len(bounds) + 1)), raw.get("micros", 0) / 1e6)
+    return Buckets(tuple(counts.get(str(n), 0) for n in range(len(bounds) + 1)), raw.get("micros", 0))
 
 
 def _query(raw: Mapping[str, Any]) -> QueryTotal:

@@ -1,7 +1,8 @@
 """The living processes on all machines: each sends a heartbeat every few seconds, and is forgotten after an hour.
 
-`{_id: "host:pid:chance", process, lanes, notes, since, seen, skew}`; times are of MongoDB's clock: machines need not
-agree. `skew` (ms) is by how much the process's own clock is ahead of it, the way to MongoDB included.
+`{_id: "host:pid:chance", process, lanes, notes, since, seen, skew, report}`; times are of MongoDB's clock: machines
+need not agree. `skew` (ms) is by how much the process's own clock is ahead of it, the way to MongoDB included. `report`
+holds `{threads, busy, memory, counts: [[name, total, a second], ...]}`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pymongo.database import Database
 from engine.clock import SystemClock
 from engine.domain.document import Document
 from engine.domain.processes import Seen
+from engine.domain.system_view import ProcessReport
 from engine.query_metrics import named_queries
 
 FORGOTTEN: Final = timedelta(hours=1)
@@ -25,6 +27,9 @@ PATIENCE: Final = 5.0
 """Seconds after which a heartbeat is given up: the next one is due by then."""
 
 _CLOCK: Final = SystemClock()
+
+NOTHING: Final = ProcessReport()
+"""The report of a process that says nothing of itself."""
 
 INDEXES: Final = (IndexModel([("seen", ASCENDING)], name="seen", expireAfterSeconds=int(FORGOTTEN.total_seconds())),)
 
@@ -37,14 +42,25 @@ class Processes:
         aware = database.codec_options.with_options(tz_aware=True)
         self._all: Collection[Document] = database.get_collection("processes", codec_options=aware)
 
-    def beat(self, identity: str, process: str, lanes: Iterable[str], notes: Iterable[str] = ()) -> None:
-        """Record that a process is alive, which lanes it serves, and what it does not follow yet. Index: `_id`."""
+    def beat(
+        self,
+        identity: str,
+        process: str,
+        lanes: Iterable[str],
+        notes: Iterable[str] = (),
+        report: ProcessReport = NOTHING,
+    ) -> None:
+        """Record that a process is alive, which lanes it serves, what it does, and what it does not follow yet.
+
+        Index: `_id`.
+        """
         fields = {
             "process": process,
             "lanes": sorted(lanes),
             "notes": [{"$literal": note} for note in notes],
             "seen": "$$NOW",
             "since": {"$ifNull": ["$since", "$$NOW"]},
+            "report": {"$literal": _report_document(report)},
             "skew": {"$subtract": [_CLOCK.system_now(), {"$toLong": "$$NOW"}]},
         }
         with pymongo.timeout(PATIENCE):
@@ -76,4 +92,19 @@ def _seen(raw: Document) -> Seen:
         ago=ago,
         notes=notes,
         skew=raw.get("skew", 0) / 1e3,
+        report=_report(raw.get("report")),
     )
+
+
+def _report_document(report: ProcessReport) -> Document:
+    counts = [[name, total, report.rates.get(name, 0.0)] for name, total in report.totals.items()]
+    return {"threads": report.threads, "busy": report.busy, "memory": report.memory, "counts": counts}
+
+
+def _report(raw: Document | None) -> ProcessReport:
+    if raw is None:  # written by a process of an earlier version
+        return NOTHING
+    counts = raw["counts"]
+    rates = {name: rate for name, _, rate in counts if rate}
+    totals = {name: total for name, total, _ in counts}
+    return ProcessReport(raw["threads"], raw["busy"], raw["memory"], rates, totals)

@@ -23,7 +23,7 @@ from engine.domain.work import Expired, Failure, Slice, SliceKind, Waiting
 from engine.query_metrics import named_queries
 from engine.stores.mongo.bulk_writes import insert_new
 from engine.stores.mongo.client import EPOCH, MAJORITY, READ_MAJORITY
-from engine.stores.mongo.work_documents import read_slice, read_slice_record, slice_document
+from engine.stores.mongo.work_documents import SLICE_RECORD, read_slice, read_slice_record, slice_document
 
 _CLOCK: Final = SystemClock()
 _NOW: Final = "$$NOW"
@@ -307,7 +307,7 @@ class Slices:
             "ended_at": {"$exists": True},
             "$expr": {"$gte": ["$ended_at", {"$subtract": [_NOW, millis(within)]}]},
         }
-        return [read_slice_record(raw) for raw in self._all.find(wanted, _RECORD, hint="ended")]
+        return [read_slice_record(raw) for raw in self._all.find(wanted, SLICE_RECORD, hint="ended")]
 
     def ended_between(self, after: Instant, until: Instant) -> list[EndedSlice]:
         """Return the slices that ended after one instant and up to another (MongoDB's clock). Index: `ended`."""
@@ -322,11 +322,6 @@ class Slices:
             "$expr": {"$lt": ["$ended_at", {"$subtract": [_NOW, millis(older_than)]}]},
         }
         return self._all.delete_many(wanted, hint="ended").deleted_count
-
-
-_RECORD: Final = dict.fromkeys(
-    ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until", "of"), 1
-) | {"results.users": 1}
 
 
 def _ended_slice(raw: Document) -> EndedSlice:

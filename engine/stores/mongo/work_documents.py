@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from engine.clock import Instant, instant
 from engine.domain.document import Document
@@ -176,6 +176,12 @@ def read_slice(raw: Document) -> Slice:
         overruns=raw.get("overruns", 0),
         slow=raw.get("slow", False),
     )
+
+
+SLICE_RECORD: Final = dict.fromkeys(
+    ("workspace", "campaign", "kind", "added_at", "turns", "worked", "lane", "suspect", "first", "until", "of"), 1
+) | {"results.users": 1}
+"""The fields that `read_slice_record` needs."""
 
 
 def read_slice_record(raw: Document) -> SliceRecord:

@@ -35,8 +35,8 @@ def test_a_tally_equals_the_report_and_the_totals_sum_all_tallies(world: World) 
     world.users([f"u{n}" for n in range(30)], plan="free")
     world.start({"campaign": "two", "messages": [{"name": "one"}, {"name": "later", "wait": "9d"}]})
     world.start({"campaign": "once", "kind": "one_off", "holdout": "20%"})
-    while rested(world).step():
-        pass
+    assert keep(world).step()
+    assert rested(world).step()
     for name in ("two", "once"):
         report, counted = world.app.plans.report(world.record(name)), tally(world, name)
         assert counted is not None
@@ -129,15 +129,12 @@ def test_a_cancelled_campaign_gets_a_final_tally(world: World) -> None:
 
 def test_campaigns_that_ended_before_an_upgrade_are_counted_one_by_one(world: World) -> None:
     world.users(["a"], plan="free")
-    for name in ("x", "y", "z"):
+    for name in ("first", "second", "third"):
         world.start({"campaign": name, "kind": "one_off"})
     world.database["campaigns"].update_many({}, {"$unset": {"endings": ""}})
     world.app.__dict__.pop("live_campaigns")
-    done = 0
-    while rested(world).step():
-        done += 1
-    assert done == 3
-    assert all((found := tally(world, name)) is not None and found.final for name in ("x", "y", "z"))
+    assert [rested(world).step() for _ in range(4)] == [True, True, True, False]
+    assert all((found := tally(world, name)) is not None and found.final for name in ("first", "second", "third"))
 
 
 def test_counting_gives_way_to_a_closed_gate(world: World) -> None:

@@ -135,6 +135,7 @@ def test_every_store_with_a_collection_is_checked() -> None:
         "UserStream",
         "LogIndex",
         "MongoProbe",
+        "ClockOffsets",
         "Logs",
         "Stores",
         "StoredClock",
