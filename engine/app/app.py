@@ -11,6 +11,7 @@ from engine.errors import EngineError
 
 if TYPE_CHECKING:
     from engine.domain.campaign import CampaignRecord
+    from engine.pipeline.control.access_control import AccessControl
     from engine.pipeline.control.campaign_commands import CampaignCommands
     from engine.pipeline.control.quiescence import Quiescence
     from engine.pipeline.feed.search_indexing import SearchIndexer
@@ -42,6 +43,14 @@ class App(Workers):
 
         s = self.stores
         return CampaignCommands(s.campaigns, self.campaign_cache, s.wakeup, self.clock, s.counts, s.feeds)
+
+    @cached_property
+    def access_control(self) -> AccessControl:
+        """Adds, removes and recognises those who may see the pages."""
+        from engine.pipeline.control.access_control import AccessControl
+
+        s = self.stores
+        return AccessControl(s.accesses, s.failed_logins, self.system, s.OUTAGES)
 
     @cached_property
     def liveness(self) -> Liveness:

@@ -30,7 +30,6 @@ from engine.domain.work import AccessPath
 from engine.errors import EngineError, Fault, InvalidSource, WrongCall
 
 if TYPE_CHECKING:
-    from engine.app.app import App
     from engine.campaign.load import LoadedCampaign
     from engine.domain.campaign import CampaignRecord
 
@@ -206,38 +205,19 @@ def launch(
     path: Annotated[AccessPath | None, typer.Option(help="Use this access path, whatever it costs.")] = None,
 ) -> None:
     """Launch a campaign: at its start time, or at once if that has passed."""
+    from engine.pipeline.control.expected_audience import require_audience
+    from engine.pipeline.insight.unserved import unserved
+
     with opened(context) as app:
         record = app.named(name, workspace)
         if expect is not None:
-            audience = app.plans.plan(record).audience
-            if abs(audience - expect) * 100 > drift * expect:
-                raise WrongCall(
-                    f"the audience is {audience} users, not about {expect} ({drift} % allowed)",
-                    remedy="check it with tidegate campaign plan, then launch with the count that you accept",
-                )
+            require_audience(app.plans.plan(record).audience, expect, drift)
         moved = app.commands.launch(record, path=path)
-        mails, missing = where_mails_go(app.settings), _missing(app, moved)
+        mails, missing = where_mails_go(app.settings), unserved(app.policies, app.liveness, moved)
     when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
     say(f"{moved.workspace}/{moved.name} is launched, {when}")
     for line in (mails, *_warning(missing)):
         say(line)
-
-
-def _missing(app: App, record: CampaignRecord) -> list[str]:
-    """Return the lanes and loops that this campaign needs and that nothing serves.
-
-    A launch never fails because of them.
-    """
-    from engine.decisions.routing import route
-    from engine.pipeline.campaigns.compiled_cache import routing_facts
-    from engine.policy.models import LaneKind
-
-    facts = routing_facts(record)
-    try:
-        lanes = [route(app.policies, facts, suspect=False, kind=kind) for kind in (LaneKind.DECIDE, LaneKind.DELIVER)]
-    except EngineError:  # the policies cannot be read: other commands report that
-        lanes = []
-    return app.liveness.missing(["control", *lanes])
 
 
 def _warning(missing: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,16 +9,12 @@ import typer
 from engine.cli.clock import length_of
 from engine.cli.context import AsJson, opened, say, show_json, show_table
 from engine.cli.helping import Group
-from engine.clock import format_instant, millis
-from engine.domain.gate import GateState, GateView, Hold, Member, Override, limit_in_force
-from engine.errors import ServiceUnreachable, WrongCall
+from engine.clock import format_instant
+from engine.domain.gate import GateState, GateView, Hold, Member, limit_in_force
+from engine.errors import WrongCall
 
 if TYPE_CHECKING:
-    from engine.app.app import App
     from engine.policy.models import Gate
-
-LONGEST = timedelta(days=7)
-"""The longest time for which a person's setting may hold: longer than any incident, shorter than forgetting it."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -33,9 +28,10 @@ def mount(app: typer.Typer) -> None:
 def show(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the gate's limit with its reason, what was measured, and which processes share it."""
     from engine.decisions.gate import share
+    from engine.pipeline.control.gate_override import gate_view
 
     with opened(context) as app:
-        view, rule = _view(app), app.policies.gates.get("mongodb")
+        view, rule = gate_view(app.gate_store), app.policies.gates.get("mongodb")
     state = GateState() if view.state is None else view.state
     limit = None if rule is None and view.override is None else limit_in_force(state, view.override)
     wanted = sum(member.wanted for member in view.members)
@@ -69,25 +65,23 @@ def set_gate(
     why: Annotated[str, typer.Option("--why", help="The reason, for those who see it.")] = "",
 ) -> None:
     """Set the gate by hand for a while; every process follows within a second."""
+    from engine.pipeline.control.gate_override import override_gate, release_gate
+
     if sum((limit is not None, open_, closed, automatic)) != 1:
         raise WrongCall("give one of --limit NUMBER, --open, --closed and --automatic")
-    if limit is not None and not 0 < limit <= 1_000:
-        raise WrongCall(f"--limit: expected a number above 0 and at most 1000, got {limit:g}", remedy="--closed closes")
     length = length_of("--for", lasts)
-    if not timedelta(0) < length <= LONGEST:
-        raise WrongCall(f"--for: expected at most 7d, got {lasts}")
     hold = Hold.LIMIT if limit is not None else Hold.OPEN if open_ else Hold.CLOSED
     with opened(context) as app:
-        until = _view(app).now + millis(length)
-        override = None if automatic else Override(hold, until, why, limit)
-        if not app.gate_store.override(override):
-            raise _away()
-    if automatic:
-        say("the gate's automatic limit is in force again")
-    else:
-        say(
-            f"the gate is set by hand until {format_instant(until)}: {_sentence(limit_in_force(GateState(), override))}"
-        )
+        if automatic:
+            release_gate(app.gate_store)
+            say("the gate's automatic limit is in force again")
+            return
+        try:
+            override = override_gate(app.gate_store, hold, length, why, limit)
+        except WrongCall as error:  # it names what is wrong by the word of the option
+            raise WrongCall(f"--{error}", remedy=error.remedy) from error
+    limited = _sentence(limit_in_force(GateState(), override))
+    say(f"the gate is set by hand until {format_instant(override.until)}: {limited}")
 
 
 def _share_shown(member: Member, own: float | None) -> str:
@@ -95,19 +89,6 @@ def _share_shown(member: Member, own: float | None) -> str:
     if not member.wanted:
         return "-"
     return "no limit" if own is None else f"{own:.2f}"
-
-
-def _view(app: App) -> GateView:
-    view = app.gate_store.view()
-    if view is None:
-        raise _away()
-    return view
-
-
-def _away() -> ServiceUnreachable:
-    return ServiceUnreachable(
-        "the broker's Redis, which holds the gate, does not answer", remedy="tidegate status shows the services"
-    )
 
 
 def _sentence(limit: float | None) -> str:

@@ -113,8 +113,10 @@ MOUNTS: Final[dict[Callable[[typer.Typer], None], tuple[str, ...]]] = {
     _module("clock"): ("clock",),
     _module("logs"): ("logs",),
     _module("gate"): ("gate",),
+    _module("map"): ("map",),
     _module("metrics"): ("metrics",),
     _module("web"): ("web",),
+    _module("access"): ("access",),
 }
 """The functions that add commands, each with the names of its commands."""
 

@@ -10,9 +10,10 @@ from engine.app.app import App
 from engine.cli.context import addressed, say, settings_of
 from engine.cli.prefork import keep
 from engine.cli.signals import interrupted, on_signals
+from engine.errors import OperatorError
 from engine.telemetry import logging
 from engine.telemetry.events import emit
-from engine.web.server import WebServer, bound, wanted_port
+from engine.web.server import WebServer, bound, is_loopback, wanted_port
 
 
 def web(context: typer.Context, *, host: str | None, port: int | None, log_format: str) -> None:
@@ -39,10 +40,24 @@ def web(context: typer.Context, *, host: str | None, port: int | None, log_forma
 
 
 def serve_pages(app: App, host: str, port: int, *, another: bool) -> WebServer:
-    """Serve the pages of `app` in a thread. Raises `OperatorError` if the address cannot be bound."""
+    """Serve the pages of `app` in a thread.
+
+    Raises `OperatorError` if the address cannot be bound, or reaches further than this machine without an access.
+    """
+    if not is_loopback(host):
+        _require_access(app, host)
     server = WebServer(app, bound(host, port, another=another))
     server.start()
     return server
+
+
+def _require_access(app: App, host: str) -> None:
+    """Refuse to serve other machines while anybody could act. Raises `OperatorError`, and the stores' errors."""
+    if not app.access_control.everything():
+        raise OperatorError(
+            f"no access is configured, so the pages are not served on {host}",
+            remedy="configure one (tidegate access add NAME --role operate), or serve 127.0.0.1",
+        )
 
 
 def pages_of_run(app: App) -> WebServer | None:

@@ -58,6 +58,7 @@ COLLECTIONS: Final = (
     *INDEXES,
     *("policies", "leases", "settings", "imports", "feeds", "dirty_ranges", "cache_layouts"),
     *("process_failures", "workspaces", "owed_passes", "suppressions", "metric_totals"),
+    *("accesses", "access_keys"),
 )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
     from engine.stores.clock_offsets import ClockOffsets
+    from engine.stores.mongo.access import Accesses
     from engine.stores.mongo.audience_counts import Audience
     from engine.stores.mongo.campaign_counts import Counts
     from engine.stores.mongo.campaign_tallies import Tallies
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.stores.mongo.users import Users
     from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.redis.clock_wakeup import RedisWakeup
+    from engine.stores.redis.failed_logins import RedisFailedLogins
     from engine.stores.redis.send_rate import RedisSendRates
     from engine.stores.search.user_index import UserIndex
     from engine.stores.user_cache.active_layouts import CacheLayouts
@@ -366,6 +368,20 @@ class Stores:
         return Suppressions(self.database)
 
     @cached_property
+    def accesses(self) -> Accesses:
+        """Who may see the pages."""
+        from engine.stores.mongo.access import Accesses
+
+        return Accesses(self.database)
+
+    @cached_property
+    def failed_logins(self) -> RedisFailedLogins:
+        """Failed log-ins; separate for each database on one Redis."""
+        from engine.stores.redis.failed_logins import RedisFailedLogins
+
+        return RedisFailedLogins(self.broker_client, f"{self.database.name}:")
+
+    @cached_property
     def process_failures(self) -> ProcessFailures:
         """The current failures of process loops."""
         from engine.stores.mongo.process_failures import ProcessFailures
@@ -449,7 +465,7 @@ class Stores:
 
     def _ping_search(self) -> None:
         if self.elastic is not None:
-            self.elastic.options(request_timeout=PING, max_retries=0).info()
+            self.elastic.options(request_timeout=PING, max_retries=0).cluster.health(timeout="1s")
 
     def close(self) -> None:
         """Close all open clients; safe to repeat."""

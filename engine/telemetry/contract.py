@@ -34,6 +34,22 @@ _event(
 _event("service.lost", "A service does not answer.", "service reason", level="warning", outcome="failure")
 _event("service.back", "A service answers again.", "service")
 _event("web.serving", "The pages are served at the address in `path`.", "process path")
+_event("access.added", "An access to the pages was added; `kind` is its role.", "access workspace kind")
+_event("access.removed", "An access to the pages was removed; its sessions and its token are void.", "access")
+_event("access.granted", "Somebody logged in; the text is the address.", "access")
+_event(
+    "access.refused",
+    "A log-in failed; the text is the address.",
+    "access",
+    level="warning",
+    outcome="failure",
+)
+_event(
+    "access.acted",
+    "Somebody acted on the pages: `access` is who, `kind` is what.",
+    f"access kind {_CAMPAIGN} lane message reason",
+    measures={"messages": "messages"},
+)
 _event("clock.set", "Campaign time was moved forward.", instants="campaign_time")
 
 for _verb, _meaning in {

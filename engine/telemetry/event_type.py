@@ -12,7 +12,7 @@ Result = Literal["success", "failure", "unknown"]
 LABELS: Final = frozenset(
     {"workspace", "campaign", "campaign_uid", "run", "slice", "message", "user", "entry", "key", "lane", "fleet"}
     | {"actor", "process", "profile", "policy", "channel", "kind", "reason", "state", "service", "list", "attempt"}
-    | {"path", "workspace_set"}
+    | {"path", "workspace_set", "access"}
 )
 """Names that become `labels.NAME`: identities and short codes, always text, that searches use."""
 

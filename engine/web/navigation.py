@@ -15,4 +15,4 @@ class Link:
     installation: bool = False
 
 
-LINKS: Final = (Link("/", "Overview"),)
+LINKS: Final = (Link("/", "Overview"), Link("/campaigns", "Campaigns"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from engine.domain.access import Role, Viewer
+from engine.domain.access import LOCAL, Role, Viewer
 from engine.errors import NotFound
 from engine.web.outages import Missing
 
@@ -29,13 +29,14 @@ class Reach(StrEnum):
 
     `workspace`: data of the workspace in its address, `/w/{workspace}/...`. `installation`: data of all workspaces, so
     an access of one workspace does not get it. `own`: the page itself keeps to `Call.viewer.workspace`. `open`:
-    no data; everybody gets it, also without a log-in.
+    no data; everybody gets it, also without a log-in. `probe`: the same, whatever name the request asks for.
     """
 
     WORKSPACE = "workspace"
     INSTALLATION = "installation"
     OWN = "own"
     OPEN = "open"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +128,11 @@ class Call:
             "viewer": self.viewer,
             "operates": self.viewer.role.covers(Role.OPERATE),
             "path": self.request.url.path,
-            "csrf": self.site.csrf_token(self.viewer),
+            "csrf": "" if self.live else self.site.guard.form_token(self.viewer),
             "live": self.site.live_address(self) if self.page.every else "",
             "every": self.page.every or 0,
-            "open_access": self.site.open_access,
+            "told": "" if self.live else self.site.told(self.viewer),
+            "open_access": self.viewer.name == LOCAL,
         }
         if self.live:
             return Regions(self.site.templates.regions(template, known | values) | _stamp(known))

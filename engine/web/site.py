@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,21 +16,37 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from engine.domain.access import Role, Viewer
+from engine.domain.access import Viewer
 from engine.errors import EngineError, NotFound, ServiceUnreachable, WrongCall
+from engine.pipeline.insight.statistics import queries
+from engine.stores.stores import Stores
 from engine.telemetry.events import emit
-from engine.web.guard import Guard
+from engine.web.guard import NOBODY, Denied, Guard
 from engine.web.headers import SecurityHeaders
 from engine.web.live_pages import LivePages
 from engine.web.navigation import LINKS
 from engine.web.outages import Outages
 from engine.web.page import Call, Page, Reach, Regions
 from engine.web.rendering import Static, Templates
+from engine.web.shared_reading import SharedReading
 
 if TYPE_CHECKING:
     from engine.app.app import App
+    from engine.pipeline.insight.plan_and_report import Plan
+    from engine.stores.search.log_index import LogIndex
 
 EVENTS: Final = "text/event-stream"
+MEASURED: Final = timedelta(hours=1)
+"""How far back the figures of the named queries reach."""
+QUERIES_EVERY: Final = 15.0
+"""Seconds between two readings of the named queries, while a page shows them."""
+METRICS_EVERY: Final = 2.0
+"""Seconds between two readings of the metrics, while somebody scrapes them."""
+MOST_NOTES: Final = 1_000
+"""Notes to sessions that are kept until their next page."""
+PAGE_LIMIT: Final = 10.0
+"""Seconds that all of MongoDB's calls of one page may take together; an act may take `ACT_LIMIT`."""
+ACT_LIMIT: Final = 60.0
 _KEPT_LONG: Final = "public, max-age=31536000, immutable"
 
 
@@ -41,17 +59,23 @@ class Site:
         self.outages = Outages(app.stores.OUTAGES)
         self.static = Static()
         self.templates = Templates(static=self.static.address, links=LINKS)
-        self.guard = Guard(app)
+        self.guard = Guard(app, self.outages)
         self.live_pages = LivePages()
+        self._notes: dict[str, str] = {}
+        self.metrics = SharedReading("metrics", app.metrics.read, METRICS_EVERY)
+        self.plans: dict[tuple[str, int], tuple[float, Plan]] = {}
+        self.queries = SharedReading("queries", lambda: queries(app.statistics.measured(MEASURED)), QUERIES_EVERY)
 
-    @property
-    def open_access(self) -> bool:
-        """Whether everybody on this machine may use the pages, because no access is configured."""
-        return self.guard.open
+    def say(self, viewer: Viewer, text: str) -> None:
+        """Tell a viewer something on the next page that this process shows to the same session."""
+        if viewer.session:
+            if len(self._notes) > MOST_NOTES:
+                self._notes.clear()
+            self._notes[viewer.session] = text
 
-    def csrf_token(self, viewer: Viewer) -> str:
-        """Return the token that a form of this viewer must carry."""
-        return self.guard.csrf_token(viewer)
+    def told(self, viewer: Viewer) -> str:
+        """Return what the viewer is to be told, once."""
+        return self._notes.pop(viewer.session, "") if viewer.session else ""
 
     def live_address(self, call: Call) -> str:
         """Return where a page's live blocks come from: its own address, asked for as events."""
@@ -61,6 +85,18 @@ class Site:
     def stop(self) -> None:
         """End the open streams and the threads that read for the pages. Safe to repeat."""
         self.live_pages.stopping = True
+        self.queries.stop()
+        self.metrics.stop()
+
+    @cached_property
+    def logs(self) -> LogIndex | None:
+        """The log search; None without Elasticsearch."""
+        client = self.app.stores.elastic
+        if client is None:
+            return None
+        from engine.stores.search.log_index import LogIndex
+
+        return LogIndex(client, self.app.system)
 
     def asgi(self) -> Starlette:
         """Return the application for a server or a test client."""
@@ -77,19 +113,24 @@ class Site:
     def _endpoint(self, page: Page) -> Any:  # Starlette's endpoint
         async def endpoint(request: Request) -> Response:
             try:
-                admitted = await self.guard.admit(request, page)
-                if isinstance(admitted, Response):
-                    return admitted
-                viewer, form = admitted
-                if page.every is not None and EVENTS in request.headers.get("accept", ""):
-                    return self._streamed(page, request, viewer)
-                return await run_in_threadpool(page.answer, Call(self, page, request, viewer, form))
+                response = await self._answer(page, request)
+                self.guard.give_session(request, response)
+                return response
             except EngineError as error:
                 return await run_in_threadpool(self.error_page, request, error, _status(error))
             except self.outages.kinds as error:
                 return await run_in_threadpool(self.error_page, request, _away(error), HTTPStatus.SERVICE_UNAVAILABLE)
 
         return endpoint
+
+    async def _answer(self, page: Page, request: Request) -> Response:
+        admitted = await self.guard.admit(request, page)
+        if isinstance(admitted, Response):
+            return admitted
+        viewer, form = admitted
+        if page.every is not None and EVENTS in request.headers.get("accept", ""):
+            return self._streamed(page, request, viewer)
+        return await run_in_threadpool(_answered, page, Call(self, page, request, viewer, form))
 
     def _streamed(self, page: Page, request: Request, viewer: Viewer) -> Response:
         """Return the stream of a page's live blocks; it ends when the viewer may no longer see the page."""
@@ -98,11 +139,14 @@ class Site:
 
         def render() -> Mapping[str, str]:
             call = Call(self, page, request, Viewer("", viewer.role, viewer.workspace), live=True)
-            answer = page.answer(call)
+            answer = _answered(page, call)
             return answer.regions if isinstance(answer, Regions) else {}
 
         async def regions() -> Mapping[str, str] | None:
-            if isinstance(await self.guard.admit(request, page), Response):
+            try:
+                if isinstance(await self.guard.admit(request, page), Response):
+                    return None
+            except EngineError:
                 return None
             return await self.live_pages.regions(key, every, lambda: run_in_threadpool(render))
 
@@ -121,8 +165,7 @@ class Site:
         """Return a page that says what is wrong and what to do."""
         lines = [line for line in str(error).splitlines() if line]
         title = HTTPStatus(status).phrase.capitalize()
-        nobody = Viewer("", Role.READ)
-        call = Call(self, Page(request.url.path, _nothing, Reach.OPEN), request, nobody)
+        call = Call(self, Page(request.url.path, _nothing, Reach.OPEN), request, NOBODY)
         return call.show("error.html", title=title, command="", status=status, lines=lines, remedy=error.remedy)
 
     async def _refused(self, request: Request, error: Exception) -> Response:
@@ -138,12 +181,20 @@ class Site:
         return await run_in_threadpool(self.error_page, request, shown, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def _answered(page: Page, call: Call) -> Response:
+    """Return the page's answer; raise MongoDB's time-out if its calls take too long together."""
+    with Stores.within(PAGE_LIMIT if page.method == "GET" else ACT_LIMIT):
+        return page.answer(call)
+
+
 def _nothing(call: Call) -> Response:  # noqa: ARG001 - an answer's signature
     return Response("")
 
 
 def _status(error: EngineError) -> int:
     match error:
+        case Denied():
+            return error.status
         case NotFound():
             return HTTPStatus.NOT_FOUND
         case ServiceUnreachable():

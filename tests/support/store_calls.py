@@ -14,6 +14,7 @@ from pymongo.database import Database
 
 from engine.catalogue.catalogue import BUILTINS, Catalogue, EventType
 from engine.clock import moment
+from engine.domain.access import Access, Role
 from engine.domain.campaign import CampaignRecord, Slowness
 from engine.domain.campaign_progress import Tally
 from engine.domain.changes import NewEvent
@@ -29,6 +30,7 @@ from engine.domain.suppression import Bounced
 from engine.domain.work import AccessPath, Run, RunKind, Slice, SliceKind
 from engine.predicate.compiled import EventQuery
 from engine.query_metrics import Stretch
+from engine.stores.mongo.access import Accesses
 from engine.stores.mongo.audience_counts import Audience
 from engine.stores.mongo.campaign_counts import Counts
 from engine.stores.mongo.campaign_tallies import Tallies
@@ -102,6 +104,7 @@ def _layouts(database: Database[dict[str, Any]]) -> CacheLayouts:
 
 
 STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
+    "accesses": (Accesses, Accesses),
     "audience": (Audience, Audience),
     "cache_layouts": (CacheLayouts, _layouts),
     "campaigns": (Campaigns, Campaigns),
@@ -133,6 +136,10 @@ STORES: dict[str, tuple[type, Callable[[Database[dict[str, Any]]], object]]] = {
 }
 
 CALLS: Mapping[str, Call] = {
+    "accesses.everything": by("_id_")(lambda s: s.everything()),
+    "accesses.add": Call(lambda s: s.add(Access("ann", Role.READ, "shop", "1", 5, "hash"))),
+    "accesses.remove": Call(lambda s: s.remove("ann")),
+    "accesses.session_key": Call(lambda s: s.session_key("key")),
     "audience.count": Call(lambda s: s.count("shop", {"a.plan": "gold"})),
     "audience.count_up_to": Call(lambda s: s.count_up_to("shop", {"a.plan": "gold"}, 100)),
     "cache_layouts.layout": Call(lambda s: s.layout(CATALOGUE, 1)),
@@ -150,6 +157,12 @@ CALLS: Mapping[str, Call] = {
     "campaigns.converting": by("converting")(lambda s: s.converting()),
     "campaigns.close_conversions": Call(lambda s: s.close_conversions("c1")),
     "campaigns.everything": by("name")(lambda s: s.everything()),
+    "campaigns.page": by("name")(
+        lambda s: (
+            s.page(None, (), "", ("", ""), 50),
+            s.page("shop", [CampaignState.LIVE], "camp", ("shop", "campaign-1"), 2),
+        )
+    ),
     "campaigns.marks": by("_id_")(lambda s: s.marks()),
     "campaigns.apply": Call(lambda s: s.apply(replace(CAMPAIGN, revision=2))),
     "campaigns.move": Call(lambda s: s.move(CAMPAIGN, CampaignState.DRAINING, stuck_by=None)),
@@ -319,6 +332,7 @@ CALLS: Mapping[str, Call] = {
     "slices.drop_unclaimed": by("run")(lambda s: s.drop_unclaimed(RUN.id)),
     "slices.has_open": by("run")(lambda s: s.has_open(RUN.id)),
     "slices.campaigns_with_open": by("open")(lambda s: s.campaigns_with_open(SliceKind.DELIVER)),
+    "slices.open_of": by("open")(lambda s: s.open_of("c1", 10)),
     "slices.of_run": by("run")(lambda s: s.of_run(RUN.id)),
     "slices.ended_between": by("ended")(lambda s: s.ended_between(NOW, NOW + 1_000)),
     "slices.recorded": by("ended")(lambda s: s.recorded(HOUR)),

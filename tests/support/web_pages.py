@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any
 
 from starlette.testclient import TestClient
 
+from engine.domain.access import Role
 from engine.web.pages import ALL
 from engine.web.site import Site
 from tests.support.pipeline_world import World
 
 BASE = "http://localhost:8400"
+PASSWORD = "correct horse battery"
+_TOKEN = re.compile(r'name="csrf" value="([^"]*)"')
 
 
 class Pages:
@@ -21,6 +26,9 @@ class Pages:
         self.site = Site(world.app, ALL)
         self._application = self.site.asgi()
         self._clients: list[TestClient] = []
+        broker = world.app.stores.broker_client  # an earlier world of this database had failed log-ins
+        for key in broker.scan_iter(match=f"{world.database.name}:tidegate:logins:*"):
+            broker.delete(key)
 
     def client(self, *, peer: str = "127.0.0.1", base: str = BASE, **headers: str) -> TestClient:
         """Return a client at the address `peer` that asks for `base`; `headers` go with each request."""
@@ -35,14 +43,50 @@ class Pages:
         self._clients.append(made)
         return made
 
-    def get(self, path: str, **more: Any) -> str:
+    def get(self, path: str, client: TestClient | None = None, **more: Any) -> str:
         """Return a page as somebody on this machine gets it, while no access is configured; fail if it is an error."""
-        answer = self.client().get(path, **more)
+        answer = (client or self.client()).get(path, **more)
         assert answer.status_code == 200, f"{path}: {answer.status_code}\n{answer.text[:2000]}"
         return answer.text
+
+    def send(self, client: TestClient, path: str, *, page: str | None = None, **fields: str) -> Any:
+        """Send a form as a browser does: with the token of `page` (the same address) and the origin of our pages."""
+        token = _TOKEN.search(self.get(page or path, client))
+        assert token, f"{page or path} has no form"
+        return self.post(client, path, csrf=token[1], **fields)
+
+    def post(self, client: TestClient, path: str, **fields: str) -> Any:
+        """Send these fields alone, with the origin of our pages."""
+        headers = {"Origin": str(client.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+        return client.post(path, data=fields, headers=headers)
+
+    def access(self, name: str, role: Role, workspace: str | None = None) -> TestClient:
+        """Add an access with `PASSWORD`; return a client that has logged in with it."""
+        self.world.app.access_control.add_password(name, role, PASSWORD, workspace, tuple(self.world.app.catalogues))
+        self.site.guard.book.accesses(anew=True)
+        client = self.client()
+        answer = self.log_in(client, name)
+        assert answer.status_code == 303, answer.text
+        return client
+
+    def log_in(self, client: TestClient, name: str, password: str = PASSWORD) -> Any:
+        """Send the log-in form."""
+        return self.send(client, "/login", name=name, password=password)
+
+    def token(self, name: str, role: Role, workspace: str | None = None) -> TestClient:
+        """Add an access with a token; return a client that sends it."""
+        known = tuple(self.world.app.catalogues)
+        _, token = self.world.app.access_control.add_token(name, role, workspace, known)
+        self.site.guard.book.accesses(anew=True)
+        return self.client(Authorization=f"Bearer {token}")
 
     def close(self) -> None:
         """End the threads of the site and the clients."""
         self.site.stop()
         for client in self._clients:
             client.close()
+
+
+def text_of(html: str) -> str:
+    """Return what a reader sees of a page: without tags, with single blanks."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())

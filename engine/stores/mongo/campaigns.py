@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -99,6 +100,32 @@ class Campaigns:
             _record(raw)
             for raw in self._all.find({"workspace": {"$gte": ""}}, hint="name").sort([("workspace", 1), ("name", 1)])
         ]
+
+    def page(
+        self,
+        workspace: str | None,
+        states: Iterable[CampaignState],
+        text: str,
+        after: tuple[str, str],
+        limit: int,
+    ) -> list[CampaignRecord]:
+        """Return up to `limit` campaigns behind `after` (workspace, name), by both, without their files.
+
+        They are those of `workspace` (None: of all), in one of `states` (none: in any), with `text` in their names.
+        Index: `name`.
+        """
+        query: Document = {"workspace": workspace if workspace is not None else {"$gte": ""}}
+        if any(after):
+            first, name = after
+            query = {
+                "$and": [query, {"$or": [{"workspace": first, "name": {"$gt": name}}, {"workspace": {"$gt": first}}]}]
+            }
+        if text:
+            query["name"] = {"$regex": re.escape(text), "$options": "i"}
+        if chosen := [state.value for state in states]:
+            query["state"] = {"$in": chosen}
+        documents = self._all.find(query, {"spec": 0}, hint="name").sort([("workspace", 1), ("name", 1)]).limit(limit)
+        return [_record(raw) for raw in documents]
 
     def apply(self, record: CampaignRecord, *, evaluate: bool = False) -> bool:
         """Write the first or the next revision; return False if another command came first.
@@ -361,6 +388,7 @@ NAMED: Final[Mapping[str, str]] = {
     "campaigns.touched_since": "touched",
     "campaigns.marks": "_id_",
     "campaigns.everything": "name",
+    "campaigns.page": "name",
     "campaigns.revisions": "revision",
 }
 """The named queries and the index each relies on."""

@@ -289,6 +289,11 @@ class Slices:
         found = self._all.find({"kind": kind.value, "state": "open"}, {"_id": 0, "campaign": 1}, hint="open")
         return {raw["campaign"] for raw in found}
 
+    def open_of(self, campaign: str, limit: int) -> list[Slice]:
+        """Return up to `limit` open slices of a campaign, for its page. Index: `open`."""
+        found = self._all.find({"campaign": campaign, "state": "open"}, hint="open").limit(limit)
+        return [read_slice(raw) for raw in found]
+
     def of_run(self, run: str) -> list[Slice]:
         """Return every slice of a run. Index: `run`."""
         return [read_slice(raw) for raw in self._all.find({"run": run}, hint="run")]
@@ -346,6 +351,7 @@ NAMED: Final[Mapping[str, str]] = {
     "slices.expired": "open",
     "slices.has_open": "run",
     "slices.campaigns_with_open": "open",
+    "slices.open_of": "open",
     "slices.of_run": "run",
     "slices.recorded": "ended",
     "slices.ended_between": "ended",

@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from engine.web.page import Page
-from engine.web.pages import overview
+from engine.web.pages import campaign, campaign_acts, campaigns, login, overview, probes, queue_acts
 
-ALL: Final[tuple[Page, ...]] = (*overview.PAGES,)
+ALL: Final[tuple[Page, ...]] = (
+    *overview.PAGES,
+    *campaigns.PAGES,
+    *campaign.PAGES,
+    *campaign_acts.PAGES,
+    *queue_acts.PAGES,
+    *login.PAGES,
+    *probes.PAGES,
+)
