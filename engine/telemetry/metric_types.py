@@ -117,7 +117,7 @@ _metric(
     "producer_processes",
     "producer",
     "processes",
-    "Living processes that serve no lane: `clock`, `feed`, `ship`.",
+    "Living processes that serve no lane: `clock`, `feed`, `web`; `tidegate run` is both clock and feed.",
     "0: runbook process-missing.",
 )
 _metric(
