@@ -137,7 +137,7 @@ class Site:
         app = Starlette(
             routes=routes,
             middleware=[Middleware(SecurityHeaders)],
-            exception_handlers={HTTPException: self._refused, Exception: self._failed},
+            exception_handlers={HTTPException: self._refused},
         )
         app.state.site = self
         return app
@@ -152,6 +152,8 @@ class Site:
                 return await run_in_threadpool(self.error_page, request, error, _status(error))
             except self.outages.kinds as error:
                 return await run_in_threadpool(self.error_page, request, _away(error), HTTPStatus.SERVICE_UNAVAILABLE)
+            except Exception as error:  # noqa: BLE001 - the reader gets a page with our headers, the log gets the error
+                return await self._failed(request, error)
 
         return endpoint
 
