@@ -33,7 +33,7 @@ PATIENCE = 60 + USERS / 100
 def workers(parents: list[subprocess.Popen[bytes]]) -> list[psutil.Process]:
     """Return the processes that the parents have forked: those that do the work."""
     found: list[psutil.Process] = []
-    for parent in (*parents, suspects):
+    for parent in parents:
         with suppress(psutil.NoSuchProcess):
             found += psutil.Process(parent.pid).children()
     return found
