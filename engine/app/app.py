@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from engine.app.workers import Workers
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from engine.clock import Instant
     from engine.domain.campaign import CampaignRecord
     from engine.pipeline.control.access_control import AccessControl
     from engine.pipeline.control.campaign_commands import CampaignCommands
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from engine.pipeline.importing.ports import ImportStores
     from engine.pipeline.insight.explain_user import UserExplainer
     from engine.pipeline.insight.index_advisor import MissingIndexes
+    from engine.pipeline.insight.lateness import Lateness, LatenessWatch
     from engine.pipeline.insight.liveness import Liveness
     from engine.pipeline.insight.metrics import MetricsReader
     from engine.pipeline.insight.plan_and_report import PlanAndReport
+    from engine.pipeline.insight.progress import ProgressReader
     from engine.pipeline.insight.readiness import Readiness
     from engine.pipeline.insight.statistics import Statistics
     from engine.pipeline.insight.system_reader import SystemReader
@@ -130,6 +134,50 @@ class App(Workers):
         )
 
     @cached_property
+    def progress(self) -> ProgressReader:
+        """Says how far campaigns are."""
+        from engine.pipeline.insight.progress import ProgressReader
+
+        return ProgressReader(self.stores.lane_work, self.stores.runs, self.system)
+
+    @cached_property
+    def lateness(self) -> Lateness:
+        """Finds the campaigns that are late, and says why."""
+        from engine.pipeline.insight.lateness import Lateness
+
+        s = self.stores
+        return Lateness(
+            campaigns=s.campaigns,
+            work=s.lane_work,
+            deliveries=s.deliveries,
+            enrolments=s.enrolments,
+            runs=s.runs,
+            campaign_cache=self.campaign_cache,
+            policies=lambda: self.policies,
+            view=self.system_reader.read,
+            clock=self.system,
+            time=self._standing_time,
+        )
+
+    def _standing_time(self) -> tuple[Instant, Instant | None]:
+        """Return campaign time, and since when (system time) it stands still; None while it is system time."""
+        time = self.stores.times.read()
+        if time.set_at is None:
+            return self.system.system_now(), None
+        return time.set_at, time.moved_at or 0
+
+    @cached_property
+    def lateness_watch(self) -> LatenessWatch:
+        """Logs when campaigns become late, in the clock's process."""
+        from engine.pipeline.insight.lateness import LatenessWatch
+
+        return LatenessWatch(self.lateness.late, self.system)
+
+    def upkeep_steps(self) -> tuple[Callable[[], bool], ...]:
+        """Return the steps of the clock's upkeep, with the search for late campaigns."""
+        return (*super().upkeep_steps(), lambda: self.lateness_watch.step())
+
+    @cached_property
     def metrics(self) -> MetricsReader:
         """Reads the metrics of the whole installation."""
         from engine.pipeline.insight.counter_folding import QueryCounters
@@ -141,7 +189,7 @@ class App(Workers):
             policy=lambda: self.policies.version,
             pings=lambda: self.readiness.up(),
             view=self.system_reader.read,
-            late=None,
+            late=self.lateness.late,
             tallies=s.tallies,
             totals=s.totals,
             queries=QueryCounters(s.totals, s.statistics),

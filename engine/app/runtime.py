@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -43,17 +43,18 @@ COMMAND: Final = "command"
 class Hooks:
     """Values from the outer layers: the messenger to the actors, the stop signal, and callbacks for new policies.
 
-    `fleets` are the names of the fleets that this process runs, `started` the policies by which it, or its parent, set
-    what only a start can set (its niceness). `after_beat` runs after each heartbeat. `time_left` returns the
-    seconds that the time limit of its lane leaves the calling thread (None: no limit). `threads` returns how many
-    threads of this process may work on messages at once. `queues` returns what Redis holds of lanes (None: this process
-    does not ask the broker).
+    `address` is where this process serves pages. `fleets` are the names of the fleets that this process runs, `started`
+    the policies by which it, or its parent, set what only a start can set (its niceness). `after_beat` runs after each
+    heartbeat. `time_left` returns the seconds that the time limit of its lane leaves the calling thread (None: no
+    limit). `threads` returns how many threads of this process may work on messages at once. `queues` returns what Redis
+    holds of lanes (None: this process does not ask the broker).
     """
 
     process: str = COMMAND
     messenger: Messenger | None = None
     stop: Callable[[], bool] = bool
     time_left: Callable[[], float | None] = lambda: None
+    address: str = ""
     fleets: Collection[str] = ()
     started: PolicySet | None = None
     after_beat: Callable[[], object] = lambda: None
@@ -265,7 +266,7 @@ class Runtime:
             process,
             lanes,
             self.notes,
-            lambda: counts.report(self.hooks.threads()),
+            lambda: replace(counts.report(self.hooks.threads()), address=self.hooks.address),
             then=(self.record_files, lambda: self.hooks.after_beat()),
         )
 

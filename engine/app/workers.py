@@ -5,6 +5,7 @@ Each use case is imported at its first use: a command that lists campaigns needs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -381,8 +382,11 @@ class Workers(Runtime):
         """What the clock's process does beside its ticks."""
         from engine.pipeline.insight.upkeep import Upkeep
 
-        steps = (lambda: self.tally_keeper.step(), lambda: self.counter_folding.step())
-        return Upkeep(steps, self.system, self.stores.OUTAGES)
+        return Upkeep(self.upkeep_steps(), self.system, self.stores.OUTAGES)
+
+    def upkeep_steps(self) -> tuple[Callable[[], bool], ...]:
+        """Return the steps of the upkeep; each returns whether it has more to do."""
+        return (lambda: self.tally_keeper.step(), lambda: self.counter_folding.step())
 
     def finish_deliveries(self) -> None:
         """Finish all deliveries of this process that are in progress, as far as time allows; safe to repeat."""

@@ -13,6 +13,8 @@ from engine.cli.aggregates import wait_for_aggregates
 from engine.cli.campaign_output import (
     capacity_document,
     capacity_rows,
+    late_document,
+    late_lines,
     path_rows,
     plan_document,
     plan_rows,
@@ -24,6 +26,7 @@ from engine.cli.campaign_output import (
 from engine.cli.context import AsJson, InWorkspace, opened, say, show_json, show_table, where_mails_go
 from engine.cli.helping import Group
 from engine.cli.preview import living_user, show_preview
+from engine.cli.watching import follow
 from engine.clock import format_instant, parse_duration
 from engine.domain.delivery import Sent
 from engine.domain.work import AccessPath
@@ -32,8 +35,15 @@ from engine.errors import EngineError, Fault, InvalidSource, WrongCall
 if TYPE_CHECKING:
     from engine.campaign.load import LoadedCampaign
     from engine.domain.campaign import CampaignRecord
+    from engine.domain.system_view import Late
 
-LISTED = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck", "paused_reason")
+LISTED = ("workspace", "campaign", "kind", "state", "revision", "starts", "launched", "stuck", "paused_reason", "late")
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch", help="Show its progress until nothing of it goes on; code 1 if it is paused, stuck or late."
+    ),
+]
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.")]
 
@@ -117,14 +127,15 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> None:
     """List every campaign."""
     with opened(context) as app:
         records = app.stores.campaigns.everything()
-    rows = [_row(record) for record in records]
+        late = {one.uid: one for one in app.lateness.late()}
+    rows = [_row(record, late.get(record.uid)) for record in records]
     if as_json:
         show_json([dict(zip(LISTED, row, strict=True)) for row in rows])
         return
     show_table("", LISTED, rows)
 
 
-def _row(record: CampaignRecord) -> tuple[object, ...]:
+def _row(record: CampaignRecord, late: Late | None) -> tuple[object, ...]:
     starts = "" if record.starts_at is None else format_instant(record.starts_at)
     launched = "" if record.launched_at is None else format_instant(record.launched_at)
     return (
@@ -137,6 +148,7 @@ def _row(record: CampaignRecord) -> tuple[object, ...]:
         launched,
         record.stuck or "",
         record.paused_reason or "",
+        "" if late is None else late.why,
     )
 
 
@@ -144,14 +156,15 @@ def show(context: typer.Context, name: Name, workspace: InWorkspace = None, as_j
     """Show a campaign as it was applied."""
     with opened(context) as app:
         record = app.named(name, workspace)
+        late = app.lateness.late(uid=record.uid)
     if as_json:
         head = {"uid": record.uid, "state": record.state, "revision": record.revision}
-        show_json({**head, **standing_document(record), "spec": record.spec})
+        show_json({**head, **standing_document(record), **late_document(late), "spec": record.spec})
         return
     import yaml
 
     typer.echo(f"# {record.workspace}/{record.name}  uid {record.uid}  {record.state}  revision {record.revision}")
-    for line in standing_lines(record):
+    for line in (*standing_lines(record), *late_lines(late)):
         typer.echo(f"# {line}")
     from engine.campaign.load import TEXTS
 
@@ -203,6 +216,7 @@ def launch(
     expect: Annotated[int | None, typer.Option(help="Refuse unless the audience is about this many users.")] = None,
     drift: Annotated[int, typer.Option(help="The allowed deviation from --expect, in percent.")] = 5,
     path: Annotated[AccessPath | None, typer.Option(help="Use this access path, whatever it costs.")] = None,
+    watch: Watch = False,
 ) -> None:
     """Launch a campaign: at its start time, or at once if that has passed."""
     from engine.pipeline.control.expected_audience import require_audience
@@ -214,10 +228,12 @@ def launch(
             require_audience(app.plans.plan(record).audience, expect, drift)
         moved = app.commands.launch(record, path=path)
         mails, missing = where_mails_go(app.settings), unserved(app.policies, app.liveness, moved)
-    when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
-    say(f"{moved.workspace}/{moved.name} is launched, {when}")
-    for line in (mails, *_warning(missing)):
-        say(line)
+        when = "at once" if moved.starts_at is None else f"at {format_instant(moved.starts_at)} campaign time"
+        say(f"{moved.workspace}/{moved.name} is launched, {when}")
+        for line in (mails, *_warning(missing)):
+            say(line)
+        if watch and (code := follow(app, moved)):
+            raise typer.Exit(code)
 
 
 def _warning(missing: Sequence[str]) -> list[str]:
@@ -258,18 +274,23 @@ def _steer(verb: str, done: str) -> Callable[..., None]:
     return command
 
 
-def report(context: typer.Context, name: Name, workspace: InWorkspace = None, as_json: AsJson = False) -> None:
+def report(
+    context: typer.Context, name: Name, workspace: InWorkspace = None, watch: Watch = False, as_json: AsJson = False
+) -> None:
     """Show the counts of a campaign, computed from its enrolments; exit code 1 if they do not add up."""
     from engine.telemetry.redaction import Redactor, pseudonym_key
 
     with opened(context) as app:
+        record = app.named(name, workspace)
+        code = follow(app, record) if watch else 0
         campaign_report = app.plans.report(app.named(name, workspace))
+        late = app.lateness.late(uid=record.uid)
         user = Redactor(pseudonym_key(app.settings.log_folder)).user
     if as_json:
-        show_json(report_document(campaign_report, user))
+        show_json({**report_document(campaign_report, user), **late_document(late)})
     else:
-        show_report(campaign_report, user)
-    if not campaign_report.adds_up:
+        show_report(campaign_report, user, late)
+    if code or not campaign_report.adds_up:
         raise typer.Exit(1)
 
 

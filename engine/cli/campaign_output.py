@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.decisions.access_path_cost import Capacity, Estimate
     from engine.domain.campaign import CampaignRecord
     from engine.domain.counts import Arm, CampaignCounts
+    from engine.domain.system_view import Late
     from engine.domain.work import RunSummary, WindowCost
     from engine.pipeline.insight.campaign_report import Conversions, Report
     from engine.pipeline.insight.plan_and_report import Plan
@@ -240,6 +241,17 @@ def standing_lines(record: CampaignRecord) -> list[str]:
     return lines + ([f"paused: {record.paused_reason}"] if record.paused_reason else [])
 
 
+def late_document(late: Sequence[Late]) -> dict[str, Any]:
+    """Return whether and why a campaign is late; `late` is null if it is not."""
+    shown = [{"by": one.by, "reason": one.reason, "why": one.why, "remedy": one.remedy} for one in late]
+    return {"late": shown[0] if shown else None}
+
+
+def late_lines(late: Sequence[Late]) -> list[str]:
+    """Return the same as lines for people."""
+    return [f"late: {one.why}" + (f" ({one.remedy})" if one.remedy else "") for one in late]
+
+
 def actual(run: RunSummary) -> dict[str, Any]:
     """Return the actual cost of a run, to compare with its estimate.
 
@@ -275,10 +287,12 @@ def run_rows(report: Report) -> list[tuple[object, ...]]:
     return rows
 
 
-def show_report(report: Report, user_shown: Callable[[str], str] = str) -> None:
+def show_report(report: Report, user_shown: Callable[[str], str] = str, late: Sequence[Late] = ()) -> None:
     """Print a report for people; `user_shown` turns a user id into its printable form."""
     record, counts = report.record, report.counts
-    typer.echo("\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record)]))
+    typer.echo(
+        "\n".join([f"{record.workspace}/{record.name}: {record.state}", *standing_lines(record), *late_lines(late)])
+    )
     exits = [(f"exited({reason})", f"{count:,}") for reason, count in sorted(counts.exited.items())]
     rows: list[tuple[object, ...]] = [("entered", f"{counts.entered:,}"), ("active", f"{counts.active:,}"), *exits]
     show_table("enrolments", ("", ""), [*rows, ("in the holdout", f"{counts.holdout:,}")])

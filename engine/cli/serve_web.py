@@ -48,6 +48,7 @@ def serve_pages(app: App, host: str, port: int, *, another: bool) -> WebServer:
         _require_access(app, host)
     server = WebServer(app, bound(host, port, another=another))
     server.start()
+    app.hooks.address = server.url
     return server
 
 

@@ -40,6 +40,8 @@ class Shown:
     elsewhere: list[Seen] = field(default_factory=list)
     policies: list[str] = field(default_factory=list)
     """What of the policies in force no process follows, in words."""
+    pages: list[str] = field(default_factory=list)
+    """The addresses at which processes serve the pages."""
 
     @property
     def code(self) -> int:
@@ -83,10 +85,11 @@ def current(settings: Settings) -> Shown:
     runner = presence.runner()
     serving = all(serves(service) for service in services if service.name in _NEEDED)
     alive = _alive(settings) if serving else []
+    pages = list(dict.fromkeys(one.report.address for one in alive if one.report.address))
     if runner is not None:
         states = SupervisedFile(settings.paths.var).read(runner)
-        return Shown(services, (runner.pid, presence.command()), states, policies=_unfollowed(settings, alive))
-    return Shown(services, None, None, alive, _unfollowed(settings, alive))
+        return Shown(services, (runner.pid, presence.command()), states, [], _unfollowed(settings, alive), pages)
+    return Shown(services, None, None, alive, _unfollowed(settings, alive), pages)
 
 
 def _unfollowed(settings: Settings, alive: Sequence[Seen]) -> list[str]:
@@ -133,6 +136,7 @@ def _document(shown: Shown) -> dict[str, object]:
         "processes": processes,
         "elsewhere": elsewhere,
         "policies": shown.policies,
+        "pages": shown.pages,
     }
 
 
@@ -155,6 +159,8 @@ def _print(shown: Shown, folder: str) -> None:
         typer.echo("")
         typer.echo("\n".join(["not as the policies say:", *(f"  {note}" for note in shown.policies)]))
     typer.echo("")
+    for url in shown.pages:
+        typer.echo(f"the pages: {url}")
     if shown.runner is not None:
         pid, command = shown.runner
         typer.echo(f"{command} runs (pid {pid})")

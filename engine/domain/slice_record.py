@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,3 +83,16 @@ class OpenSlices:
     held: int
     put_off: int
     oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceShare:
+    """What a slice has done so far: of its range `[first, until)` up to `cursor`, with its results by name."""
+
+    run: str | None
+    kind: SliceKind
+    open: bool
+    first: str
+    until: str
+    cursor: str | None
+    results: Mapping[str, int]

@@ -60,7 +60,7 @@ class ProcessReport:
     `threads` may work at once and `busy` of them do; `memory` is its resident memory (bytes). `rates` holds how often a
     second each named count rose over the last `RATED_OVER` seconds: `slices.LANE`, `batches.LANE`, `users.LANE`,
     `deliveries.CHANNEL.OUTCOME`, `changes` (of the feed) and `calls.STORE`, `failed.STORE`. `totals` holds the same
-    counts since the process began.
+    counts since the process began. `address` is where it serves pages (empty: it serves none).
     """
 
     threads: int = 0
@@ -68,6 +68,7 @@ class ProcessReport:
     memory: int = 0
     rates: Mapping[str, float] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

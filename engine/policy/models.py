@@ -300,6 +300,7 @@ class Profile(Model):
     urgency: Urgency = Urgency.NORMAL
     in_flight: Whole = Field(default=4, ge=1, le=1_000)
     errors: Errors = Errors()
+    late_after: Duration = timedelta(minutes=15)
     delivery: Guarantee = Guarantee.AT_LEAST_ONCE
     window: Whole | None = Field(default=None, ge=1, le=WIDEST)
     channels: Mapping[Literal["email"], ChannelRule] = Field(default_factory=dict)

@@ -74,6 +74,13 @@ _event(
     measures={"deliveries": "messages"},
 )
 
+_event(
+    "campaign.late",
+    "The campaign should have gone on by now and has not; the reason says what holds it back.",
+    f"{_CAMPAIGN} reason",
+    level="warning",
+)
+_event("campaign.on_time", "The campaign is not late any more.", f"{_CAMPAIGN} reason")
 _event("campaign.unstuck", "The obstacle is gone: the campaign continues.", f"{_CAMPAIGN} reason")
 _event(
     "campaign.slowed",

@@ -127,6 +127,7 @@ class Call:
             "missing": self.missing.sentences,
             "viewer": self.viewer,
             "operates": self.viewer.role.covers(Role.OPERATE),
+            "limited": self.viewer.workspace is not None,
             "path": self.request.url.path,
             "csrf": "" if self.live else self.site.guard.form_token(self.viewer),
             "live": self.site.live_address(self) if self.page.every else "",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from engine.clock import Instant, format_duration, format_instant
+from engine.pipeline.insight.system_map.svg import STYLE
 
 LIVE: Final = "live_"
 """Blocks of a template whose names begin so are replaced in the browser while the page is open."""
@@ -60,6 +61,7 @@ class Static:
     def __init__(self) -> None:
         folder = files("engine.web") / "static"
         self._files = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+        self._files["map.css"] = STYLE.encode()
         self._digests = {name: blake2b(raw, digest_size=8).hexdigest() for name, raw in self._files.items()}
 
     def address(self, name: str) -> str:

@@ -97,6 +97,7 @@ class WebServer:
             uvicorn.Config(
                 self.site.asgi(),
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

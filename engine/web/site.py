@@ -7,7 +7,9 @@ from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -16,9 +18,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from actors.broker.queue_views import watch_queues
 from engine.domain.access import Viewer
 from engine.errors import EngineError, NotFound, ServiceUnreachable, WrongCall
 from engine.pipeline.insight.statistics import queries
+from engine.pipeline.insight.system_map.svg import svg
 from engine.stores.stores import Stores
 from engine.telemetry.events import emit
 from engine.web.guard import NOBODY, Denied, Guard
@@ -32,6 +36,7 @@ from engine.web.shared_reading import SharedReading
 
 if TYPE_CHECKING:
     from engine.app.app import App
+    from engine.domain.system_view import Late, SystemView
     from engine.pipeline.insight.plan_and_report import Plan
     from engine.stores.search.log_index import LogIndex
 
@@ -40,6 +45,10 @@ MEASURED: Final = timedelta(hours=1)
 """How far back the figures of the named queries reach."""
 QUERIES_EVERY: Final = 15.0
 """Seconds between two readings of the named queries, while a page shows them."""
+SYSTEM_EVERY: Final = 1.5
+"""Seconds between two readings of the installation, while somebody watches it."""
+LATE_EVERY: Final = 5.0
+"""Seconds between two searches for late campaigns, while somebody watches."""
 METRICS_EVERY: Final = 2.0
 """Seconds between two readings of the metrics, while somebody scrapes them."""
 MOST_NOTES: Final = 1_000
@@ -61,10 +70,32 @@ class Site:
         self.templates = Templates(static=self.static.address, links=LINKS)
         self.guard = Guard(app, self.outages)
         self.live_pages = LivePages()
+        if app.hooks.queues is None:
+            watch_queues(app)
+        self.system = SharedReading("system", app.system_reader.read, SYSTEM_EVERY)
+        lateness = getattr(app, "lateness", None)
+        self.late: SharedReading[Sequence[Late]] | None = (
+            None if lateness is None else SharedReading("late", lateness.late, LATE_EVERY)
+        )
+        self._drawn: dict[str | None, tuple[int, Markup]] = {}
         self._notes: dict[str, str] = {}
         self.metrics = SharedReading("metrics", app.metrics.read, METRICS_EVERY)
         self.plans: dict[tuple[str, int], tuple[float, Plan]] = {}
         self.queries = SharedReading("queries", lambda: queries(app.statistics.measured(MEASURED)), QUERIES_EVERY)
+
+    def drawing(self, view: SystemView, number: int, workspace: str | None) -> Markup:
+        """Return the picture as SVG, drawn once for each reading (`number`) and each workspace (None: all)."""
+        drawn = self._drawn.get(workspace)
+        if drawn is None or drawn[0] != number:
+            drawn = self._drawn[workspace] = (number, Markup(svg(view, self._link, style=False)))  # noqa: S704 - escaped
+        return drawn[1]
+
+    def _link(self, kind: str, name: str) -> str | None:
+        """Return where a box of the picture leads: to its page if there is one, else to its row below the picture."""
+        path = f"/{kind}s/{{{kind}}}"
+        if any(page.path == path for page in self.pages):
+            return f"/{kind}s/{quote(name, safe='')}"
+        return f"#{kind}-{quote(name, safe='')}"
 
     def say(self, viewer: Viewer, text: str) -> None:
         """Tell a viewer something on the next page that this process shows to the same session."""
@@ -85,8 +116,9 @@ class Site:
     def stop(self) -> None:
         """End the open streams and the threads that read for the pages. Safe to repeat."""
         self.live_pages.stopping = True
-        self.queries.stop()
-        self.metrics.stop()
+        for reading in (self.system, self.late, self.queries, self.metrics):
+            if reading is not None:
+                reading.stop()
 
     @cached_property
     def logs(self) -> LogIndex | None:

@@ -33,6 +33,7 @@ CALLS = {
     "import lists": "import lists list.csv -w shop --list vip",
     "import users": "import users users.csv -w shop",
     "logs search": "logs search campaign:hello",
+    "map": "map",
     "policy check": "policy check",
     "policy diff": "policy diff policies policies",
     "policy history": "policy history",

@@ -14,7 +14,21 @@ SHOWN: Final = 60
 """Events of a timeline, the latest."""
 _PREFIXES: Final = ("campaign.", "run.planned", "run.decided", "run.failed", "run.dropped", "access.acted")
 _SLICES: Final = ("slice.suspect", "slice.split", "slice.dead", "slice.failed", "slice.moved")
-_HIDDEN: Final = frozenset({"workspace", "campaign", "campaign_uid", "run", "slice", "policy", "kind", "profile"})
+_HIDDEN: Final = frozenset(
+    {
+        "workspace",
+        "campaign",
+        "campaign_uid",
+        "run",
+        "slice",
+        "policy",
+        "kind",
+        "profile",
+        "message_id",
+        "as_of",
+        "trace",
+    }
+)
 
 
 class LogReads(Protocol):

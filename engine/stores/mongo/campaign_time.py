@@ -18,9 +18,13 @@ from engine.stores.mongo.client import MAJORITY
 
 @dataclass(frozen=True, slots=True)
 class CampaignTime:
-    """The source of campaign time: system time (`set_at` None), or a fixed moment that holds until it is advanced."""
+    """The source of campaign time: system time (`set_at` None), or a fixed moment that holds until it is advanced.
+
+    `moved_at` is the system time at which somebody set it last; None if nobody did, or an earlier version did.
+    """
 
     set_at: Instant | None
+    moved_at: Instant | None = None
 
 
 @named_queries("times")
@@ -34,7 +38,7 @@ class CampaignTimes:
     def read(self) -> CampaignTime:
         """Return the current setting; without a document campaign time is system time. Index: `_id`."""
         raw = self._all.find_one({"_id": "campaign_time"})
-        return CampaignTime(None if raw is None else raw["at"])
+        return CampaignTime(None) if raw is None else CampaignTime(raw["at"], raw.get("moved_at"))
 
     def advance(self, to: Instant, system_now: Instant) -> None:
         """Set campaign time to `to`; from then on it stays fixed until it is advanced again.
@@ -57,11 +61,12 @@ class CampaignTimes:
             )
         if standing is None:
             try:
-                self._all.insert_one({"_id": "campaign_time", "at": to})
+                self._all.insert_one({"_id": "campaign_time", "at": to, "moved_at": system_now})
                 return
             except DuplicateKeyError:
                 pass  # another call came first; the compare-and-set below decides
-        done = self._all.update_one({"_id": "campaign_time", "at": {"$lte": to}}, {"$set": {"at": to}})
+        moved = {"$set": {"at": to, "moved_at": system_now}}
+        done = self._all.update_one({"_id": "campaign_time", "at": {"$lte": to}}, moved)
         if done.matched_count == 0:
             raise WrongCall("another process advanced campaign time further", remedy="read it again")
 

@@ -99,6 +99,25 @@ class Deliveries:
             query["campaign"] = {"$nin": list(leave_out)}
         return self._all.find_one(query, {"_id": 1}, hint="outgoing") is not None
 
+    def overdue(self, before: Instant, limit: int) -> dict[str, Instant]:
+        """Return for up to `limit` campaigns when their oldest delivery in progress could first be sent, by uid.
+
+        Only deliveries that could be sent before campaign time `before` count. One seek a campaign. Index: `outgoing`,
+        covered.
+        """
+        found: dict[str, Instant] = {}
+        last = ""
+        while len(found) < limit:
+            query = {"campaign": {"$gt": last}, "outgoing.not_before": {"$lt": before}}
+            order = [("campaign", 1), ("outgoing.not_before", 1)]
+            fields = {"_id": 0, "campaign": 1, "outgoing.not_before": 1}
+            raw = self._all.find_one(query, fields, sort=order, hint="outgoing")
+            if raw is None:
+                break
+            last = str(raw["campaign"])
+            found[last] = raw["outgoing"]["not_before"]
+        return found
+
     def settle_and_mark(self, ends: Sequence[End], enrolments: Sequence[Versioned], token: str) -> set[str]:
         """Settle attempted deliveries and then mark queued ones with `token`, in one ordered write.
 
@@ -264,6 +283,7 @@ def _settled(end: Settled, completion: Completion | None) -> Document:
 
 
 NAMED: Final[Mapping[str, str]] = {
+    "deliveries.overdue": "outgoing",
     "deliveries.outgoing": "_id_ or outgoing",
     "deliveries.first_campaign": "outgoing",
     "deliveries.has_outgoing": "outgoing",

@@ -115,6 +115,19 @@ class Enrolments:
         document = self._all.find_one(query, {"_id": 0, "campaign": 1}, hint="due")
         return None if document is None else str(document["campaign"])
 
+    def overdue(self, before: Instant, limit: int) -> dict[str, Instant]:
+        """Return since when an enrolment of a campaign is due, by the campaign's uid, for those due before `before`.
+
+        It reads the enrolments that are due for longest, at most 20 times `limit`: of a campaign with more it says that
+        it is late, of one behind it nothing. Index: `due`, covered.
+        """
+        fields = {"_id": 0, "campaign": 1, "due_at": 1}
+        found: dict[str, Instant] = {}
+        oldest = self._all.find({"due_at": {"$lt": before}}, fields, hint="due").sort("due_at", 1).limit(20 * limit)
+        for raw in oldest:
+            found.setdefault(raw["campaign"], raw["due_at"])
+        return found
+
     def due_ids(self, campaign: str, as_of: Instant, limit: int) -> list[str]:
         """Return ids of up to `limit` due enrolments of a campaign, sorted by id. Index: `due`, covered."""
         documents = self._all.find({"due_at": {"$lte": as_of}, "campaign": campaign}, {"_id": 1}, hint="due").limit(
@@ -330,6 +343,7 @@ def _update(change: EnrolmentChange) -> Document:
 
 
 NAMED: Final[Mapping[str, str]] = {
+    "enrolments.overdue": "due",
     "enrolments.latest": "_id_",
     "enrolments.latest_of": "user",
     "enrolments.active": "_id_",

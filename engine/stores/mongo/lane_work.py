@@ -16,7 +16,7 @@ from pymongo.database import Database
 
 from engine.clock import millis
 from engine.domain.document import Document
-from engine.domain.slice_record import OpenSlices, SliceRecord
+from engine.domain.slice_record import OpenSlices, SliceRecord, SliceShare
 from engine.domain.work import SliceKind
 from engine.query_metrics import named_queries
 from engine.stores.mongo.work_documents import SLICE_RECORD, read_slice_record
@@ -26,6 +26,9 @@ _HELD: Final = {"$ne": [{"$type": "$lease"}, "missing"]}
 _READY: Final = {"$lte": [{"$ifNull": ["$not_before", _NOW]}, _NOW]}
 _FREE: Final = {"$and": [{"$not": [_HELD]}, _READY]}
 _FREE_FOR: Final = {"$subtract": [_NOW, {"$ifNull": ["$free_at", {"$ifNull": ["$added_at", _NOW]}]}]}
+
+
+_SHARE: Final = dict.fromkeys(("run", "kind", "state", "first", "until", "cursor", "results"), 1)
 
 
 @named_queries("lane_work")
@@ -75,6 +78,27 @@ class LaneWork:
             for raw in found
         ]
 
+    def of_campaign(self, campaign: str, prefix: str, *, ended: bool, limit: int) -> list[SliceShare]:
+        """Return what the slices of a campaign have done so far: the open ones, with `ended` the ended ones as well.
+
+        `prefix` begins the ids of its slices (`w/c/`). Index: `open`, or with `ended` the `_id` range.
+        """
+        everything: Document = {"_id": {"$gte": prefix, "$lt": f"{prefix[:-1]}0"}}
+        query: Document = everything if ended else {"campaign": campaign, "state": "open"}
+        found = self._all.find(query, _SHARE, hint="_id_" if ended else "open").limit(limit)
+        return [
+            SliceShare(
+                run=raw.get("run"),
+                kind=SliceKind(raw["kind"]),
+                open=raw["state"] == "open",
+                first=raw["first"],
+                until=raw["until"],
+                cursor=raw.get("cursor"),
+                results=raw.get("results", {}),
+            )
+            for raw in found
+        ]
+
     def latest(self, within: timedelta, limit: int) -> list[SliceRecord]:
         """Return the slices that ended last, within the last `within` and at most `limit`. Index: `ended`."""
         wanted = {
@@ -85,5 +109,9 @@ class LaneWork:
         return [read_slice_record(raw) for raw in found]
 
 
-NAMED: Final[Mapping[str, str]] = {"lane_work.open": "open", "lane_work.latest": "ended"}
+NAMED: Final[Mapping[str, str]] = {
+    "lane_work.open": "open",
+    "lane_work.latest": "ended",
+    "lane_work.of_campaign": "_id_ or open",
+}
 """The named queries and the index each relies on."""

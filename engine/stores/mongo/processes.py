@@ -98,7 +98,8 @@ def _seen(raw: Document) -> Seen:
 
 def _report_document(report: ProcessReport) -> Document:
     counts = [[name, total, report.rates.get(name, 0.0)] for name, total in report.totals.items()]
-    return {"threads": report.threads, "busy": report.busy, "memory": report.memory, "counts": counts}
+    told = {"threads": report.threads, "busy": report.busy, "memory": report.memory, "counts": counts}
+    return told | ({"address": report.address} if report.address else {})
 
 
 def _report(raw: Document | None) -> ProcessReport:
@@ -107,4 +108,4 @@ def _report(raw: Document | None) -> ProcessReport:
     counts = raw["counts"]
     rates = {name: rate for name, _, rate in counts if rate}
     totals = {name: total for name, total, _ in counts}
-    return ProcessReport(raw["threads"], raw["busy"], raw["memory"], rates, totals)
+    return ProcessReport(raw["threads"], raw["busy"], raw["memory"], rates, totals, raw.get("address", ""))

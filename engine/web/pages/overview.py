@@ -1,18 +1,77 @@
-"""`/`: the whole installation, what is unhealthy, and why."""
+"""`/`: the whole installation in one picture, what is unhealthy and why, and the campaigns that are late."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from starlette.responses import Response
 
+from engine.domain.lifecycle import CampaignState
+from engine.domain.system_view import Late, Level, SystemView, Verdict
 from engine.web.page import Call, Page, Reach
+from engine.web.scoped_view import scoped
+
+_BAD: Final = (Level.FAILING, Level.STRAINED, Level.UNKNOWN)
+LATE_SHOWN: Final = 30
+"""Late campaigns that the page shows, the latest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A part of the installation that is not well: what it is, and the verdict."""
+
+    what: str
+    anchor: str
+    verdict: Verdict
 
 
 def overview(call: Call) -> Response:
-    """Show the living processes."""
-    processes = call.read("MongoDB", "the processes", call.app.liveness.alive)
-    return call.show("overview.html", title="Overview", command="tidegate status", processes=processes)
+    """Show the picture, the troubles, the late campaigns, and tables of all parts."""
+    reading = call.site.system.latest()
+    view = None if reading.value is None else scoped(reading.value, call.viewer.workspace)
+    if view is None:
+        call.missing.sentences.append(f"the installation cannot be read: {reading.error or 'no answer yet'}")
+    for store in () if view is None else view.missing:
+        call.missing.sentences.append(f"{store} does not answer: what it knows is missing here")
+    return call.show(
+        "overview.html",
+        title="Overview",
+        command="tidegate map",
+        at=reading.at or None,
+        view=view,
+        drawing="" if view is None else call.site.drawing(view, reading.number, call.viewer.workspace),
+        troubles=[] if view is None else sorted(_troubles(view), key=lambda one: _BAD.index(one.verdict.level)),
+        late=_late(call),
+        states=[state.value for state in CampaignState],
+        sent=0.0 if view is None else sum(channel.rates.get("sent", 0.0) for channel in view.channels),
+    )
 
 
-PAGES: Final = (Page("/", overview, Reach.OWN, every=2.0),)
+def _troubles(view: SystemView) -> Iterator[Trouble]:
+    groups = (
+        ("store", view.stores),
+        ("fleet", view.fleets),
+        ("producer", view.producers),
+        ("lane", view.lanes),
+        ("channel", view.channels),
+    )
+    for kind, nodes in groups:
+        for node in nodes:
+            if node.verdict.level in _BAD:
+                yield Trouble(f"{kind} {node.name}", f"{kind}-{node.name}", node.verdict)
+
+
+def _late(call: Call) -> list[Late] | None:
+    """Return the late campaigns that the viewer may see; None if nobody looks for them."""
+    if call.site.late is None:
+        return None
+    reading = call.site.late.latest()
+    if reading.error:
+        call.missing.sentences.append("which campaigns are late cannot be read")
+    seen = [late for late in reading.value or () if call.viewer.sees(late.workspace)]
+    return sorted(seen, key=lambda late: late.by, reverse=True)[:LATE_SHOWN]
+
+
+PAGES: Final = (Page("/", overview, Reach.OWN, every=1.5),)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from tests.support.web_pages import Pages
+from engine.domain.access import Role
+from tests.support.pipeline_world import World
+from tests.support.web_pages import Pages, text_of
 
 
-def test_the_overview_says_that_no_process_lives(pages: Pages) -> None:
-    assert "no process has reported for 10 s" in pages.get("/")
+def test_the_overview_draws_the_installation_and_says_what_is_not_well(world: World, pages: Pages) -> None:
+    html = pages.get("/")
+    assert '<svg xmlns="http://www.w3.org/2000/svg" class="map"' in html
+    assert "style=" not in html, "the content policy allows no style inside a page"
+    assert "<style" not in html
+    shown = text_of(html)
+    assert "producer clock : no clock works" in shown
+    assert "no process of it is alive" in shown
+    assert "tidegate map" in shown
+
+
+def test_the_names_of_another_workspace_stay_out_of_the_picture(world: World, pages: Pages) -> None:
+    world.users(["u1"])
+    world.start({"campaign": "winback"})
+    assert "shop/winback" in pages.get("/", pages.access("ann", Role.READ)), "the worst case names its campaign"
+    assert "winback" not in pages.get("/", pages.access("oda", Role.READ, "other"))
 
 
 def test_an_unknown_page_says_so_as_a_page(pages: Pages) -> None:

@@ -23,11 +23,11 @@ from engine.domain.system_view import (
 )
 
 COLUMNS: Final = ("what makes work", "lanes", "fleets", "stores and channels")
-WIDTHS: Final = (180, 350, 250, 330)
+WIDTHS: Final = (165, 315, 230, 300)
 """Widths of the columns (px); with the gaps the drawing is 1,280 wide."""
 MARGIN: Final = 16
-GAP: Final = 46
-"""Space between two columns, for the arrows."""
+GAP: Final = 79
+"""Space between two columns, for the arrows and for what they say."""
 TOP: Final = 84
 """Where the first box begins: below the headline and the columns' names."""
 HEAD: Final = 26
@@ -100,7 +100,7 @@ def arranged(view: SystemView) -> Arrangement:
     for number, parts in enumerate(columns):
         y = TOP
         for kind, name, verdict, lines in parts:
-            told = tuple(line for line in (*lines, verdict.why) if line)
+            told = tuple(line for line in (*lines, _why(kind, verdict)) if line)
             height = HEAD + LINE * len(told) + PAD
             boxes.append(Box(kind, name, verdict, told, number, x, y, height))
             y += height + BETWEEN
@@ -112,13 +112,29 @@ def arranged(view: SystemView) -> Arrangement:
         for edge in view.edges
         if edge.source in by_id and edge.target in by_id
     ]
-    return Arrangement(tuple(boxes), tuple(arrows), WIDTH, bottom - BETWEEN + MARGIN)
+    near = tuple(arrow for arrow in arrows if arrow.target.column == arrow.source.column + 1)
+    return Arrangement(tuple(boxes), near, WIDTH, bottom - BETWEEN + MARGIN)
+
+
+def _why(kind: str, verdict: Verdict) -> str:
+    """Return the reason of a verdict; none for a lane or a producer that is well, whose numbers say it all."""
+    well = verdict.level in (Level.IDLE, Level.FINE)
+    return "" if well and kind in ("lane", "producer") else verdict.why
 
 
 def producer_lines(producer: ProducerNode) -> list[str]:
     """Return what the box of a producer says."""
-    lines = [] if producer.lag is None else [f"{seconds(producer.lag)} behind the changes"]
-    return lines + ([f"{number(producer.rate)} changes/s"] if producer.rate else [])
+    lines = []
+    if producer.lag is not None:
+        lines.append(f"{seconds(producer.lag)} behind" if producer.lag else "up to date")
+    lines += [f"{number(producer.rate)} changes/s"] if producer.rate else []
+    calls = sum(
+        rate
+        for process in producer.processes
+        for name, rate in process.report.rates.items()
+        if name.startswith("calls.")
+    )
+    return lines + ([f"{number(calls)} calls/s"] if calls else [])
 
 
 def lane_lines(lane: LaneNode) -> list[str]:
@@ -139,7 +155,10 @@ def lane_lines(lane: LaneNode) -> list[str]:
 def fleet_lines(fleet: FleetNode) -> list[str]:
     """Return what the box of a fleet says."""
     alive = len(fleet.processes)
-    lines = [f"{alive} of {fleet.wanted} processes, {fleet.threads} threads each", f"serves {', '.join(fleet.lanes)}"]
+    lines = [
+        f"{alive} of {fleet.wanted} processes of {fleet.threads} thread{'s' if fleet.threads > 1 else ''}",
+        f"serves {', '.join(fleet.lanes)}",
+    ]
     users = _rate_of(fleet, "users.")
     sent = _rate_of(fleet, "deliveries.")
     rates = [f"{number(users)} users/s"] if users else []
@@ -178,14 +197,15 @@ def _rate_of(fleet: FleetNode, prefix: str) -> float:
 
 
 def _passing(rate: float, unit: str) -> str:
-    return f"{number(rate)} {unit}/s" if rate else ""
+    return f"{number(rate)} {_SHORT.get(unit, unit)}/s" if rate else ""
+
+
+_SHORT: Final = {"deliveries": "sent"}
 
 
 def number(value: float) -> str:
-    """Return a number with three digits that matter: `0.25`, `12.3`, `1,240`."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    """Return a number with the digits that matter: `0.25`, `3.8`, `12`, `1,240`."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def seconds(value: float) -> str:

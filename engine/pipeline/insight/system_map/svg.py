@@ -157,16 +157,17 @@ def _arrow(arrow: Arrow) -> str:
 
 
 def _labels(arrows: tuple[Arrow, ...]) -> list[str]:
-    """Return what passes on each arrow, beside its target, below one another where several end."""
+    """Return what passes on each arrow: at its source, or at its target where one source has many arrows."""
     taken: dict[str, int] = {}
     labels = []
-    for arrow in arrows:
+    for arrow in sorted(arrows, key=lambda arrow: -arrow.rate):
         if not arrow.words:
             continue
-        place = taken[arrow.target.id] = taken.get(arrow.target.id, -1) + 1
-        if place > 2:
-            continue
-        _, _, x, y = _ends(arrow)
-        at = f'x="{x - 4:g}" y="{y - 5 - 12 * place:g}"'
-        labels.append(f'<text class="passing" {at} text-anchor="end">{escape(arrow.words)}</text>')
+        x1, y1, x2, y2 = _ends(arrow)
+        begins = arrow.source.kind != "producer"
+        end = arrow.source.id if begins else arrow.target.id
+        place = taken[end] = taken.get(end, -1) + 1
+        x, y, anchor = (x1 + 3, y1, "start") if begins else (x2 - 3, y2, "end")
+        at = f'x="{x:g}" y="{y - 5 + (18 + 12 * (place - 1) if place else 0):g}"'
+        labels.append(f'<text class="passing" {at} text-anchor="{anchor}">{escape(arrow.words)}</text>')
     return labels
