@@ -35,6 +35,12 @@ class Pages:
         for key in broker.scan_iter(match=f"{world.database.name}:tidegate:logins:*"):
             broker.delete(key)
 
+    def serve(self, site: Site) -> None:
+        """Serve another site from now on, as another process would."""
+        self.site.stop()
+        self.site = site
+        self._application = site.asgi()
+
     def client(self, *, peer: str = "127.0.0.1", base: str = BASE, **headers: str) -> TestClient:
         """Return a client at the address `peer` that asks for `base`; `headers` go with each request."""
         made = TestClient(
