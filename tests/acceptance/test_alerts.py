@@ -159,3 +159,18 @@ def test_a_clock_is_wrong(world: World, folder: Path, monkeypatch: pytest.Monkey
     assert "fast" in firing(shown(world), folder)["TidegateClockSkew"]
     processes.beat("elsewhere:1:a", "fast", ["fast"])
     assert "TidegateClockSkew" not in firing(shown(world), folder)
+
+
+def test_a_campaign_is_late_because_no_fleet_serves_its_lane(world: World, folder: Path) -> None:
+    world.users(["a"], plan="free")
+    world.apply({"campaign": "one"})
+    world.launch("one")
+    world.tick()
+    world.work(lambda kind, ident: kind == "plan")
+    assert "TidegateCampaignsLate" not in firing(shown(world), folder)
+    earlier = {"$subtract": ["$added_at", 3_600_000]}
+    world.database["slices"].update_many({}, [{"$set": {"added_at": earlier}}])
+    late = firing(shown(world), folder)["TidegateCampaignsLate"]
+    assert late & {"no_fleet", "no_clock"}, late
+    world.settle()
+    assert "TidegateCampaignsLate" not in firing(shown(world), folder)
