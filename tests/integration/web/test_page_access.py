@@ -36,6 +36,7 @@ def filled(world: World) -> World:
     world.users(["u1"])
     world.start({"campaign": "winback"})
     world.apply({"campaign": "secret-plan", "workspace": "other"})
+    world.app.stores.policy_versions.record("none", world.app.policies.plain(), 1)
     return world
 
 
