@@ -314,7 +314,8 @@ def show_report(report: Report, user_shown: Callable[[str], str] = str, late: Se
             for failure in report.failures
         ]
         show_table("failed deliveries", ("reason", "count", "messages", "e.g. user"), failed)
-    typer.echo("the counts add up" if report.adds_up else "THE COUNTS DO NOT ADD UP")
+    wrong = f"THE COUNTS DO NOT ADD UP: {'; '.join(report.faults)}"
+    typer.echo("the counts add up" if report.adds_up else wrong)
 
 
 def _show_conversions(converted: Conversions, counts: CampaignCounts) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from actors.broker.queue_admin import drop, replay
 from actors.broker.queue_views import watch_queues
@@ -16,7 +18,8 @@ from actors.registry import SPECS
 from actors.setup import broker_for
 from engine.clock import SystemClock
 from engine.telemetry.exposition import exposition
-from tests.support.firing_alerts import firing, promtool
+from tests.integration.channels.smtp.test_channel_smtp import Sink, serving
+from tests.support.firing_alerts import FILES, firing, promtool
 from tests.support.installation import Installation, Told
 from tests.support.pipeline_world import World
 
@@ -159,3 +162,47 @@ def test_a_clock_is_wrong(world: World, folder: Path, monkeypatch: pytest.Monkey
     assert "fast" in firing(shown(world), folder)["TidegateClockSkew"]
     processes.beat("elsewhere:1:a", "fast", ["fast"])
     assert "TidegateClockSkew" not in firing(shown(world), folder)
+
+
+def test_a_campaign_is_late_because_no_fleet_serves_its_lane(world: World, folder: Path) -> None:
+    world.users(["a"], plan="free")
+    world.apply({"campaign": "one"})
+    world.launch("one")
+    world.tick()
+    world.work(lambda kind, ident: kind == "plan")
+    assert "TidegateCampaignsLate" not in firing(shown(world), folder)
+    earlier = {"$subtract": ["$added_at", 3_600_000]}
+    world.database["slices"].update_many({}, [{"$set": {"added_at": earlier}}])
+    late = firing(shown(world), folder)["TidegateCampaignsLate"]
+    assert late & {"no_fleet", "no_clock"}, late
+    world.settle()
+    assert "TidegateCampaignsLate" not in firing(shown(world), folder)
+
+
+def test_the_provider_refuses_mails(make_world: Callable[..., World], services: Any, folder: Path) -> None:
+    sink = Sink()
+    sink.answers["RCPT"] = ["550 5.1.1 no such user"] * 100_000
+    with serving(sink) as port:
+        smtp = {"transport": "smtp", "host": "127.0.0.1", "port": port, "starttls": "off", "timeout": "2s"}
+        world = make_world(transport=smtp, errors={"budget": "100%", "then": "report"})
+        more = {f"TIDEGATE_EMAIL__{name.upper()}": str(value) for name, value in smtp.items()}
+        installation = Installation(world, services, more)
+        try:
+            process = installation.start("run", "--no-services")
+            world.users([f"u{n}" for n in range(40)], plan="free")
+            world.apply({"campaign": "one", "kind": "one_off"})
+            world.launch("one")
+            fails = installation.until(
+                lambda: firing(shown(world), folder).get("TidegateDeliveriesFailing"), "the alert", process
+            )
+            assert "email" in fails
+            assert world.app.plans.report(world.record("one")).failures[0].reason == "smtp_550"
+            installation.end(process)
+        finally:
+            installation.close()
+
+
+def test_each_alert_is_provoked_in_this_file() -> None:
+    rules = yaml.safe_load((FILES / "tidegate-alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert {rule["alert"] for rule in rules if f'"{rule["alert"]}"' not in text} == set()

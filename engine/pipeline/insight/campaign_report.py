@@ -46,7 +46,7 @@ class Report:
 
     `messages` are in the order of the file; those that the file no longer has come after them. `conversions` is None if
     the campaign has no goal; `failures` holds the failed deliveries by reason, `windows` what the latest runs
-    cost under each inactivity window.
+    cost under each inactivity window. `faults` says in words what does not add up.
     """
 
     record: CampaignRecord
@@ -57,6 +57,7 @@ class Report:
     conversions: Conversions | None
     failures: tuple[FailureCount, ...] = ()
     windows: tuple[WindowCost, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 def messages(record: CampaignRecord, counts: CampaignCounts) -> tuple[MessageLine, ...]:

@@ -15,6 +15,7 @@ from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.counts import Population
 from engine.domain.keys import bound_behind, enrolment_prefix
+from engine.domain.lifecycle import CampaignState
 from engine.domain.work import AccessPath
 from engine.pipeline.campaigns.compiled_cache import CampaignCache, Entry, routing_facts
 from engine.pipeline.insight.campaign_report import Report, conversions, messages
@@ -147,7 +148,8 @@ class PlanAndReport:
         converted = conversions(record, counts, self._clock.campaign_now())
         windows = tuple(self._runs.costs_by_window([record.uid]).get(record.uid, ()))
         lines = messages(record, counts)
-        return Report(record, counts, not counts.faults(), runs, lines, converted, failures, windows)
+        faults = counts.faults(closed=record.closed and record.state is CampaignState.FINISHED)
+        return Report(record, counts, not faults, runs, lines, converted, failures, windows, faults)
 
     def _judged(self, entry: Entry, as_of: Instant) -> tuple[int, int]:
         """Return how many users match and how many there are, judging in Python page by page.

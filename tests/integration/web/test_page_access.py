@@ -14,7 +14,14 @@ from engine.web.pages import ALL
 from tests.support.pipeline_world import World
 from tests.support.web_pages import PASSWORD, Pages
 
-PARTS = {"workspace": "shop", "name": "winback", "lane": "fast"}
+PARTS = {
+    "workspace": "shop",
+    "name": "winback",
+    "lane": "fast",
+    "query": "users.read_range",
+    "version": "none",
+    "user": "u1",
+}
 READ_OTHER, READ_ALL, OPERATE_ALL, OPERATE_OTHER = "read other", "read all", "operate all", "operate other"
 
 
