@@ -234,6 +234,16 @@ class Runtime:
         self.watcher.start()
         self.workspace_watcher.start()
 
+    def follow_files(self, process: str) -> None:
+        """Follow the folders without recording what is in force: for a process that only shows, also without MongoDB.
+
+        Raises `InvalidSource` if a file cannot be read.
+        """
+        self.hooks.process = process
+        self.hooks.started = self.hooks.started or self.policies
+        self.watcher.start()
+        self.workspace_watcher.start()
+
     def _record_workspaces(self, workspaces: WorkspaceSet) -> None:
         now = self.system.system_now()
         self.stores.workspace_versions.record(workspaces.version, workspaces.plain(), now)

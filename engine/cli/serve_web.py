@@ -24,7 +24,8 @@ def web(context: typer.Context, *, host: str | None, port: int | None, log_forma
     came = on_signals()
     app = App(addressed(settings))
     logging.configure(log_options(app.settings, "web", form=log_format), clock=app.system)
-    app.hooks.process = "web"
+    app.follow_files("web")
+    app.statistics_recorder.start("web")
     server = serve_pages(app, host or settings.web.host, number, another=another)
     app.start_heartbeat("web")
     emit("worker.started", process="web")

@@ -19,6 +19,7 @@ WITH_JSON = sorted(
     if any("--json" in parameter.opts for parameter in command.params)  # type: ignore[attr-defined]
 )
 CALLS = {
+    "access list": "access list",
     "campaign apply": "campaign apply campaigns/hello.yaml",
     "campaign list": "campaign list",
     "campaign plan": "campaign plan hello",

@@ -14,6 +14,7 @@ from engine.decisions.login_delay import LONGEST_FOR_ADDRESS, LONGEST_FOR_NAME, 
 from engine.domain.access import LOCAL, Access, Role
 from engine.domain.credentials import hash_password, hash_token, new_token, password_fits
 from engine.errors import NotFound, WrongCall
+from engine.pipeline.control.failed_logins import MemoryFailedLogins
 from engine.pipeline.ports.access import AccessStore, FailedLogins
 from engine.telemetry.events import emit
 
@@ -35,6 +36,7 @@ class AccessControl:
         self, store: AccessStore, failures: FailedLogins, clock: Clock, outages: tuple[type[BaseException], ...]
     ) -> None:
         self._store, self._failures, self._clock, self._outages = store, failures, clock, outages
+        self._here = MemoryFailedLogins(clock.monotonic)
         self._one_at_a_time = threading.Lock()
         self._queue = threading.BoundedSemaphore(WAITING)
 
@@ -76,8 +78,8 @@ class AccessControl:
     def log_in(self, name: str, password: str, address: str) -> Access | float:
         """Return the access whose name and password these are, or how long (s) to wait for the next try; 0: try again.
 
-        Failures delay the next try of the name and of the address. One password is compared at a time and few wait for
-        it, so guesses take neither the processor nor the threads from the pages.
+        Failures delay the next try of the name and of the address, in all processes while Redis answers. One password
+        is compared at a time and few wait for it, so guesses take neither the processor nor the threads from the pages.
         """
         if not self._queue.acquire(blocking=False):
             return BUSY
@@ -101,21 +103,26 @@ class AccessControl:
         return max(delays)
 
     def _wait(self, whom: Collection[str]) -> float:
+        here = self._here.wait(whom)
         try:
-            return self._failures.wait(whom)
+            return max(here, self._failures.wait(whom))
         except self._outages:
-            return 0.0
+            return here
 
     def _failed(self, who: str, longest: timedelta) -> float:
         try:
-            delay = login_delay(self._failures.failed(who, REMEMBERED), longest)
-            if delay:
-                self._failures.delay(who, delay)
+            return self._delayed(self._failures, who, longest)
         except self._outages:
-            return 0.0
+            return self._delayed(self._here, who, longest)
+
+    def _delayed(self, failures: FailedLogins, who: str, longest: timedelta) -> float:
+        delay = login_delay(failures.failed(who, REMEMBERED), longest)
+        if delay:
+            failures.delay(who, delay)
         return delay.total_seconds()
 
     def _forget(self, who: str) -> None:
+        self._here.forget(who)
         try:
             self._failures.forget(who)
         except self._outages:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from engine.app.app import App
+from engine.domain.access import Role
 from engine.settings import Settings
 from engine.web.pages import ALL
 from engine.web.site import Site
@@ -77,3 +78,12 @@ def test_a_process_that_never_read_the_accesses_shows_nothing(world: World) -> N
     assert pages.client().get("/readyz").status_code == 503
     pages.close()
     app.close()
+
+
+@pytest.mark.parametrize("half", ["broker_url"], indirect=True)
+def test_failed_log_ins_are_slowed_without_redis(half: Pages) -> None:
+    half.access("ann", Role.OPERATE)
+    client = half.client()
+    codes = [half.log_in(client, "ann", "a wrong password").status_code for _ in range(4)]
+    assert codes == [401, 401, 401, 429]
+    assert half.log_in(client, "ann").status_code == 429

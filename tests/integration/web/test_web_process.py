@@ -47,6 +47,16 @@ def test_an_open_page_is_told_what_changes(installation: Installation) -> None:
         assert "scheduled" in next(event["rows"] for event in stream if "rows" in event)
 
 
+def test_an_edit_of_the_policies_shows_within_seconds(installation: Installation) -> None:
+    world = installation.world
+    world.apply({"campaign": "winback"})
+    url, _ = served(installation)
+    page = f"{url}/w/shop/campaigns/winback"
+    assert "weight" in httpx2.get(page, timeout=PATIENCE).text
+    world.profile("default", weight=7, inactivity="11d")
+    installation.until(lambda: "11d" in httpx2.get(page, timeout=PATIENCE).text, "the edited profile")
+
+
 def test_two_processes_serve_and_a_kill_disturbs_nothing(installation: Installation) -> None:
     world = installation.world
     app = world.app

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from engine.channels.factory import email_advice
 from engine.errors import InvalidSource, WrongCall
 from engine.settings import LoadedSettings, Settings, load_settings
-from engine.settings.model import SMTP_EXTENSIONS, Email
+from engine.settings.model import SMTP_EXTENSIONS, Email, Web
 
 CONF = Path(__file__).parents[3] / "conf" / "settings.yaml"
 
@@ -348,3 +348,22 @@ def test_every_setting_is_used() -> None:
     for section, described in Settings.model_fields.items():
         for key in type(getattr(Settings(), section)).model_fields:
             assert f".{key}" in text, f"nobody reads {section}.{key}: {described}"
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts"),
+    [
+        ("", ""),
+        ("tidegate.example.org", "tidegate.example.org"),
+        ("A.example, b.example:8443", "a.example b.example:8443"),
+        (["a.example", "[::1]:8400"], "a.example [::1]:8400"),
+    ],
+)
+def test_names_of_hosts_are_read_from_a_text_or_a_list(given: object, hosts: str) -> None:
+    assert Web.model_validate({"hosts": given}).hosts == hosts
+
+
+@pytest.mark.parametrize("given", ["https://a.example", "a.example/path", "a b/c", "*", 7])
+def test_what_is_no_name_of_a_host_is_refused(given: object) -> None:
+    with pytest.raises(ValidationError):
+        Web.model_validate({"hosts": given})
