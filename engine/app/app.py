@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.pipeline.feed.search_indexing import SearchIndexer
     from engine.pipeline.importing.ports import ImportStores
     from engine.pipeline.insight.explain_user import UserExplainer
+    from engine.pipeline.insight.find_users import UserFinder
     from engine.pipeline.insight.index_advisor import MissingIndexes
     from engine.pipeline.insight.lateness import Lateness, LatenessWatch
     from engine.pipeline.insight.liveness import Liveness
@@ -88,6 +89,13 @@ class App(Workers):
 
         s = self.stores
         return UserExplainer(self.campaign_cache, s.users, s.events, s.enrolments, s.suppressions, self.clock)
+
+    @cached_property
+    def user_finder(self) -> UserFinder:
+        """Finds users by their address."""
+        from engine.pipeline.insight.find_users import UserFinder
+
+        return UserFinder(self.stores.user_index, self.index_filling.filled)
 
     @cached_property
     def statistics(self) -> Statistics:

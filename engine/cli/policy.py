@@ -252,7 +252,7 @@ def _facts(paths: Paths, policies: PolicySet, files: Iterable[Path]) -> list[Cam
 
 
 def _governed(policies: PolicySet, facts: CampaignFacts) -> Governed:
-    from engine.cli.policy_check import governed_by
+    from engine.pipeline.insight.policy_effects import governed_by
 
     return governed_by(policies, facts)
 

@@ -13,7 +13,6 @@ from engine.cli.context import addressed, say
 from engine.errors import EngineError, InvalidSource
 
 if TYPE_CHECKING:
-    from engine.policy.difference import Governed
     from engine.policy.policyset import CampaignFacts, PolicySet
     from engine.settings import Paths, Settings
 
@@ -47,14 +46,11 @@ class LookedAt:
 
 def show_effects(settings: Settings, before: PolicySet, after: PolicySet, *, as_json: bool) -> None:
     """Print the differences between two sets of policies, and what they change for campaigns, lanes and fleets."""
-    from engine.policy.difference import differences
-    from engine.policy.effects import idle_fleets, moved, restarts, served
+    from engine.pipeline.insight.policy_effects import effects
 
     looked_at = _campaigns(settings, before)
-    old = [governed_by(before, facts) for facts in looked_at.facts]
-    new = [governed_by(after, facts) for facts in looked_at.facts]
-    moves, lanes, idle, again = moved(old, new), served(before, after), idle_fleets(after, new), restarts(before, after)
-    changes = differences(before, after)
+    found = effects(before, after, looked_at.facts)
+    changes, moves, lanes, idle, again = found.changes, found.moves, found.lanes, found.idle, found.restart
     if as_json:
         document = {
             "before": before.version,
@@ -84,16 +80,6 @@ def show_effects(settings: Settings, before: PolicySet, after: PolicySet, *, as_
             typer.echo(title)
         for row in rows:
             typer.echo(f"  {row}" if title else str(row))
-
-
-def governed_by(policies: PolicySet, facts: CampaignFacts) -> Governed:
-    """Return the effect of policies on a campaign, with the lanes of its slices."""
-    from engine.decisions.routing import route
-    from engine.policy.difference import governed
-    from engine.policy.models import LaneKind
-
-    lane = route(policies, facts, suspect=False, kind=LaneKind.DECIDE)
-    return governed(policies, facts, lane, route(policies, facts, suspect=False, kind=LaneKind.DELIVER))
 
 
 def _campaigns(settings: Settings, policies: PolicySet) -> LookedAt:

@@ -15,4 +15,12 @@ class Link:
     installation: bool = False
 
 
-LINKS: Final = (Link("/", "Overview"), Link("/campaigns", "Campaigns"))
+LINKS: Final = (
+    Link("/", "Overview"),
+    Link("/campaigns", "Campaigns"),
+    Link("/lanes", "Lanes", installation=True),
+    Link("/queries", "Queries", installation=True),
+    Link("/policies", "Policies", installation=True),
+    Link("/gate", "Gate", installation=True),
+    Link("/logs", "Logs"),
+)

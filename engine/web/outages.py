@@ -52,14 +52,21 @@ class Missing:
 
     def read(self, service: str, what: str, fetch: Callable[[], T]) -> T | None:
         """Return what `fetch` reads from `service`, or None, and remember that `what` is missing."""
-        if not self.outages.rests(service):
-            try:
-                with Stores.within(PATIENCE):
-                    value = fetch()
-            except self.outages.kinds:
-                self.outages.lost(service)
-            else:
-                self.outages.back(service)
-                return value
-        self.sentences.append(f"{service} does not answer: {what} cannot be shown")
-        return None
+        try:
+            return self.need(service, fetch)
+        except self.outages.kinds:
+            self.sentences.append(f"{service} does not answer: {what} cannot be shown")
+            return None
+
+    def need(self, service: str, fetch: Callable[[], T]) -> T:
+        """Return what `fetch` reads from `service`. Raises `ServiceUnreachable` or an outage of the stores."""
+        if self.outages.rests(service):
+            raise ServiceUnreachable(f"{service} does not answer", remedy="tidegate status shows the services")
+        try:
+            with Stores.within(PATIENCE):
+                value = fetch()
+        except self.outages.kinds:
+            self.outages.lost(service)
+            raise
+        self.outages.back(service)
+        return value

@@ -103,6 +103,10 @@ class Call:
         """Return what `fetch` reads from `service`; None if that does not answer: the page then says so."""
         return self.missing.read(service, what, fetch)
 
+    def need(self, service: str, fetch: Callable[[], T]) -> T:
+        """Return what `fetch` reads from `service`, without which there is no page. Raises the stores' outages."""
+        return self.missing.need(service, fetch)
+
     def show(
         self,
         template: str,

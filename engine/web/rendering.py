@@ -28,6 +28,8 @@ def rate(value: float | None) -> str:
     """Return a rate with as many digits as it needs: `0`, `0.4`, `12`, `1,200`; `-` for None."""
     if value is None:
         return _NONE
+    if 0 < value < 1:
+        return f"{value:.2g}"
     return f"{value:,.1f}" if 0 < value < 10 else f"{value:,.0f}"
 
 
@@ -97,6 +99,15 @@ class Templates:
         self._environment.filters.update(filters)
         self._environment.globals.update(values)
         self._environment.globals["ui"] = self._environment.get_template("macros.html").module
+
+    def names(self) -> list[str]:
+        """Return the names of all templates."""
+        return self._environment.list_templates()
+
+    def source(self, name: str) -> str:
+        """Return the text of a template. Raises Jinja's `TemplateNotFound`."""
+        loader = self._environment.loader
+        return "" if loader is None else loader.get_source(self._environment, name)[0]
 
     def page(self, name: str, values: Mapping[str, Any]) -> str:
         """Return a whole page. Raises Jinja's errors for a mistake in the template."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.plan_and_report import Plan
     from engine.stores.search.log_index import LogIndex
 
+T = TypeVar("T")
 EVENTS: Final = "text/event-stream"
 MEASURED: Final = timedelta(hours=1)
 """How far back the figures of the named queries reach."""
@@ -53,6 +54,8 @@ METRICS_EVERY: Final = 2.0
 """Seconds between two readings of the metrics, while somebody scrapes them."""
 MOST_NOTES: Final = 1_000
 """Notes to sessions that are kept until their next page."""
+READ_LIMIT: Final = 2.5
+"""Seconds that MongoDB gets for one reading that viewers share."""
 PAGE_LIMIT: Final = 10.0
 """Seconds that all of MongoDB's calls of one page may take together; an act may take `ACT_LIMIT`."""
 ACT_LIMIT: Final = 60.0
@@ -73,15 +76,19 @@ class Site:
         if app.hooks.queues is None:
             watch_queues(app)
         self.system = SharedReading("system", app.system_reader.read, SYSTEM_EVERY)
-        lateness = getattr(app, "lateness", None)
-        self.late: SharedReading[Sequence[Late]] | None = (
-            None if lateness is None else SharedReading("late", lateness.late, LATE_EVERY)
-        )
+        self.late = SharedReading("late", _bounded(app.lateness.late), LATE_EVERY)
         self._drawn: dict[str | None, tuple[int, Markup]] = {}
         self._notes: dict[str, str] = {}
         self.metrics = SharedReading("metrics", app.metrics.read, METRICS_EVERY)
         self.plans: dict[tuple[str, int], tuple[float, Plan]] = {}
-        self.queries = SharedReading("queries", lambda: queries(app.statistics.measured(MEASURED)), QUERIES_EVERY)
+        self.queries = SharedReading(
+            "queries", _bounded(lambda: queries(app.statistics.measured(MEASURED))), QUERIES_EVERY
+        )
+
+    def late_of(self, viewer: Viewer) -> tuple[list[Late], str]:
+        """Return the late campaigns that a viewer may see, the latest first, and why they cannot be read (or empty)."""
+        reading = self.late.latest()
+        return [late for late in reading.value or () if viewer.sees(late.workspace)], reading.error
 
     def drawing(self, view: SystemView, number: int, workspace: str | None) -> Markup:
         """Return the picture as SVG, drawn once for each reading (`number`) and each workspace (None: all)."""
@@ -117,8 +124,7 @@ class Site:
         """End the open streams and the threads that read for the pages. Safe to repeat."""
         self.live_pages.stopping = True
         for reading in (self.system, self.late, self.queries, self.metrics):
-            if reading is not None:
-                reading.stop()
+            reading.stop()
 
     @cached_property
     def logs(self) -> LogIndex | None:
@@ -137,7 +143,7 @@ class Site:
         app = Starlette(
             routes=routes,
             middleware=[Middleware(SecurityHeaders)],
-            exception_handlers={HTTPException: self._refused, Exception: self._failed},
+            exception_handlers={HTTPException: self._refused},
         )
         app.state.site = self
         return app
@@ -152,6 +158,8 @@ class Site:
                 return await run_in_threadpool(self.error_page, request, error, _status(error))
             except self.outages.kinds as error:
                 return await run_in_threadpool(self.error_page, request, _away(error), HTTPStatus.SERVICE_UNAVAILABLE)
+            except Exception as error:  # noqa: BLE001 - the reader gets a page with our headers, the log gets the error
+                return await self._failed(request, error)
 
         return endpoint
 
@@ -211,6 +219,16 @@ class Site:
             "this page failed", remedy="the log has the error: tidegate logs search event:engine.failed"
         )
         return await run_in_threadpool(self.error_page, request, shown, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _bounded(read: Callable[[], T]) -> Callable[[], T]:
+    """Let `read` give up MongoDB's calls after `READ_LIMIT`."""
+
+    def bounded() -> T:
+        with Stores.within(READ_LIMIT):
+            return read()
+
+    return bounded
 
 
 def _answered(page: Page, call: Call) -> Response:

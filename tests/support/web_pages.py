@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from html import unescape
 from typing import Any
+from urllib.parse import urlsplit
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from engine.domain.access import Role
+from engine.domain.access import Role, Viewer
+from engine.web.page import Call, Page, Regions
 from engine.web.pages import ALL
 from engine.web.site import Site
 from tests.support.pipeline_world import World
@@ -30,6 +35,12 @@ class Pages:
         for key in broker.scan_iter(match=f"{world.database.name}:tidegate:logins:*"):
             broker.delete(key)
 
+    def serve(self, site: Site) -> None:
+        """Serve another site from now on, as another process would."""
+        self.site.stop()
+        self.site = site
+        self._application = site.asgi()
+
     def client(self, *, peer: str = "127.0.0.1", base: str = BASE, **headers: str) -> TestClient:
         """Return a client at the address `peer` that asks for `base`; `headers` go with each request."""
         made = TestClient(
@@ -48,6 +59,17 @@ class Pages:
         answer = (client or self.client()).get(path, **more)
         assert answer.status_code == 200, f"{path}: {answer.status_code}\n{answer.text[:2000]}"
         return answer.text
+
+    def regions(self, page: Page, path: str) -> dict[str, str]:
+        """Return the live blocks of a page as open browsers get them."""
+        route = Route(page.path, lambda _: Response())
+        url = urlsplit(path)
+        scope = {"type": "http", "method": "GET", "path": url.path, "query_string": url.query.encode(), "headers": []}
+        _, matched = route.matches(scope)
+        request = Request({**scope, **matched, "server": ("localhost", 8400), "scheme": "http"})
+        answer = page.answer(Call(self.site, page, request, Viewer("", Role.READ), live=True))
+        assert isinstance(answer, Regions)
+        return answer.regions
 
     def send(self, client: TestClient, path: str, *, page: str | None = None, **fields: str) -> Any:
         """Send a form as a browser does: with the token of `page` (the same address) and the origin of our pages."""

@@ -21,6 +21,10 @@ SHORTEST: Final = 10
 """Characters of the shortest password."""
 LONGEST: Final = 1_024
 """Characters of the longest."""
+WAITING: Final = 4
+"""Log-ins that this process handles or lets wait at a time; further ones are to try again."""
+BUSY: Final = 1.0
+"""Seconds after which those may try again."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -32,6 +36,7 @@ class AccessControl:
     ) -> None:
         self._store, self._failures, self._clock, self._outages = store, failures, clock, outages
         self._one_at_a_time = threading.Lock()
+        self._queue = threading.BoundedSemaphore(WAITING)
 
     def everything(self) -> list[Access]:
         """Return every access, by name."""
@@ -71,21 +76,29 @@ class AccessControl:
     def log_in(self, name: str, password: str, address: str) -> Access | float:
         """Return the access whose name and password these are, or how long (s) to wait for the next try; 0: try again.
 
-        Failures delay the next try of the name and of the address. One password is compared at a time, so guesses
-        cannot take the processor from the pages.
+        Failures delay the next try of the name and of the address. One password is compared at a time and few wait for
+        it, so guesses take neither the processor nor the threads from the pages.
         """
-        with self._one_at_a_time:
-            named, addressed = f"name {name}", f"address {address}"
-            if left := self._wait((named, addressed)):
-                return left
-            access = next((access for access in self._store.everything() if access.name == name), None)
-            if password_fits(password[:LONGEST], "" if access is None else access.password) and access is not None:
-                self._forget(named)
-                emit("access.granted", access=name, text=address)
-                return access
-            emit("access.refused", access=name[:64], text=address)
-            delays = [self._failed(named, LONGEST_FOR_NAME), self._failed(addressed, LONGEST_FOR_ADDRESS)]
-            return max(delays)
+        if not self._queue.acquire(blocking=False):
+            return BUSY
+        try:
+            with self._one_at_a_time:
+                return self._log_in(name, password, address)
+        finally:
+            self._queue.release()
+
+    def _log_in(self, name: str, password: str, address: str) -> Access | float:
+        named, addressed = f"name {name}", f"address {address}"
+        if left := self._wait((named, addressed)):
+            return left
+        access = next((access for access in self._store.everything() if access.name == name), None)
+        if password_fits(password[:LONGEST], "" if access is None else access.password) and access is not None:
+            self._forget(named)
+            emit("access.granted", access=name, text=address)
+            return access
+        emit("access.refused", access=name[:64], text=address)
+        delays = [self._failed(named, LONGEST_FOR_NAME), self._failed(addressed, LONGEST_FOR_ADDRESS)]
+        return max(delays)
 
     def _wait(self, whom: Collection[str]) -> float:
         try:

@@ -67,7 +67,10 @@ class UndecidedRuns(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Now:
-    """Campaign time and system time of a search, and for how long (ms) campaign time has stood still, if it is set."""
+    """Campaign time and system time of a search, and for how long (ms) campaign time has stood still, if it is set.
+
+    While it stands, all that is due by it could be done since somebody moved it, however far that was.
+    """
 
     campaign: Instant
     system: Instant
@@ -75,8 +78,12 @@ class _Now:
 
     def since(self, due: Instant) -> float:
         """Return for how many seconds something that was due at campaign time `due` could have been done."""
-        waited = self.campaign - due
-        return (waited if self.stood is None else min(waited, self.stood)) / 1e3
+        return (self.campaign - due if self.stood is None else self.stood) / 1e3
+
+    @property
+    def before(self) -> Instant:
+        """Return the campaign time before which something must have been due to be overdue."""
+        return self.campaign - millis(SOONEST) if self.stood is None else self.campaign + 1
 
 
 class Lateness:
@@ -131,10 +138,9 @@ class Lateness:
         system = self._clock.system_now()
         now = _Now(campaign, system, None if since is None else system - since)
         found: dict[str, list[tuple[Owed, float]]] = defaultdict(list)
-        before = campaign - millis(SOONEST)
-        for uid, at in self._deliveries.overdue(before, MOST).items():
+        for uid, at in self._deliveries.overdue(now.before, MOST).items():
             found[uid].append((Owed.DELIVERY, now.since(at)))
-        for uid, at in self._enrolments.overdue(before, MOST).items():
+        for uid, at in self._enrolments.overdue(now.before, MOST).items():
             found[uid].append((Owed.EVALUATION, now.since(at)))
         for run in self._runs.undecided():
             if run.state is RunState.PLANNING:

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from pymongo.database import Database
@@ -48,6 +49,14 @@ class NamedQuery:
     problem: str | None
 
 
+@cache
+def relied_on() -> Mapping[str, str]:
+    """Return the index that each named query relies on, as the stores state it; without those that read by key."""
+    modules = [importlib.import_module(module.name) for module in _modules()]
+    stated = {name: index for module in modules for name, index in getattr(module, "NAMED", {}).items()}
+    return stated | {name: query.index for name, query in QUERIES.items()}
+
+
 class IndexAdvisor:
     """Explains and counts; never writes."""
 
@@ -57,11 +66,12 @@ class IndexAdvisor:
 
     def named(self) -> list[NamedQuery]:
         """Return every named query of every store, sorted by name."""
-        modules = [importlib.import_module(module.name) for module in _modules()]
-        relied = {name: index for module in modules for name, index in getattr(module, "NAMED", {}).items()}
+        relied = relied_on()
         present: dict[str, set[str]] = {}
         queries = [self._explained(query) for query in QUERIES.values()]
         for name, index in relied.items():
+            if name in QUERIES:
+                continue
             collection = COLLECTIONS.get(name) or COLLECTIONS.get(name.split(".")[0]) or name.split(".")[0]
             if collection not in present:
                 present[collection] = set(self._database[collection].index_information())

@@ -21,6 +21,7 @@ from engine.policy.models import LaneKind, Profile
 from engine.telemetry.redaction import Redactor, pseudonym_key
 from engine.web.page import Call, Page, Reach, not_there
 from engine.web.pages.campaigns import lane_of
+from engine.web.pages.overview import late_campaigns
 
 if TYPE_CHECKING:
     from engine.pipeline.insight.plan_and_report import Plan
@@ -45,9 +46,10 @@ ACTS: Final[Mapping[CampaignState, tuple[str, ...]]] = {
 
 def find(call: Call) -> CampaignRecord:
     """Return the campaign that the address names. Raises `NotFound`, and the outages of MongoDB."""
-    records = call.app.stores.campaigns.named(call.part("name"), call.part("workspace"))
+    name, workspace = call.part("name"), call.part("workspace")
+    records = call.need("MongoDB", lambda: call.app.stores.campaigns.named(name, workspace))
     if not records:
-        raise not_there(f"campaign {call.part('name')}")
+        raise not_there(f"campaign {name}")
     return records[0]
 
 
@@ -65,6 +67,7 @@ def campaign(call: Call) -> Response:
     windows = call.read(
         "MongoDB", "the costs", lambda: app.stores.runs.costs_by_window([record.uid]).get(record.uid, [])
     )
+    progress = call.read("MongoDB", "the progress", lambda: app.progress.of(record)) if record.launched_at else None
     counts = None if tally is None else tally.counts
     now = call.read("MongoDB", "campaign time", app.clock.campaign_now)
     shown = Redactor(pseudonym_key(app.settings.log_folder)).user
@@ -76,6 +79,8 @@ def campaign(call: Call) -> Response:
         base=path_of(record),
         acts=ACTS[record.state],
         tally=tally,
+        progress=progress,
+        late=next((one for one in late_campaigns(call) if one.uid == record.uid), None),
         faults=()
         if counts is None
         else counts.faults(closed=record.state is _C.FINISHED and bool(tally and tally.closed)),

@@ -13,10 +13,12 @@ from engine.decisions.routing import route
 from engine.domain.campaign import CampaignRecord
 from engine.domain.campaign_progress import Tally
 from engine.domain.lifecycle import CampaignState, DeliveryState
+from engine.domain.system_view import Late
 from engine.errors import EngineError
 from engine.pipeline.campaigns.compiled_cache import routing_facts
 from engine.policy.models import LaneKind
 from engine.web.page import Call, Page, Reach
+from engine.web.pages.overview import late_campaigns
 
 SHOWN: Final = 50
 """Campaigns on one page: each costs one document, and one of its tally."""
@@ -31,6 +33,7 @@ class Row:
     tally: Tally | None
     sent: int
     failed: int
+    late: Late | None = None
 
 
 def campaigns(call: Call) -> Response:
@@ -44,7 +47,8 @@ def campaigns(call: Call) -> Response:
     records = (found or [])[:SHOWN]
     uids = [record.uid for record in records]
     tallies = call.read("MongoDB", "the counts", lambda: call.app.tallies.of(uids)) if uids else {}
-    rows = [_row(call, record, (tallies or {}).get(record.uid)) for record in records]
+    late = {one.uid: one for one in late_campaigns(call)}
+    rows = [_row(call, record, (tallies or {}).get(record.uid), late.get(record.uid)) for record in records]
     asked = {
         key: value for key, value in (("q", text), ("state", state), ("workspace", call.asked("workspace"))) if value
     }
@@ -74,12 +78,12 @@ def lane_of(call: Call, record: CampaignRecord, kind: LaneKind = LaneKind.DECIDE
     return ""
 
 
-def _row(call: Call, record: CampaignRecord, tally: Tally | None) -> Row:
+def _row(call: Call, record: CampaignRecord, tally: Tally | None, late: Late | None) -> Row:
     states = [message.states for message in tally.counts.messages.values()] if tally else []
     sent, failed = (
         sum(by_state.get(state.value, 0) for by_state in states) for state in (DeliveryState.SENT, DeliveryState.FAILED)
     )
-    return Row(record, lane_of(call, record), tally, sent, failed)
+    return Row(record, lane_of(call, record), tally, sent, failed, late)
 
 
 PAGES: Final = (Page("/campaigns", campaigns, Reach.OWN, every=5.0),)

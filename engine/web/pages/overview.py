@@ -43,7 +43,7 @@ def overview(call: Call) -> Response:
         view=view,
         drawing="" if view is None else call.site.drawing(view, reading.number, call.viewer.workspace),
         troubles=[] if view is None else sorted(_troubles(view), key=lambda one: _BAD.index(one.verdict.level)),
-        late=_late(call),
+        late=late_campaigns(call)[:LATE_SHOWN],
         states=[state.value for state in CampaignState],
         sent=0.0 if view is None else sum(channel.rates.get("sent", 0.0) for channel in view.channels),
     )
@@ -63,15 +63,12 @@ def _troubles(view: SystemView) -> Iterator[Trouble]:
                 yield Trouble(f"{kind} {node.name}", f"{kind}-{node.name}", node.verdict)
 
 
-def _late(call: Call) -> list[Late] | None:
-    """Return the late campaigns that the viewer may see; None if nobody looks for them."""
-    if call.site.late is None:
-        return None
-    reading = call.site.late.latest()
-    if reading.error:
+def late_campaigns(call: Call) -> list[Late]:
+    """Return the late campaigns that the viewer may see, the latest first; say it if they cannot be read."""
+    late, error = call.site.late_of(call.viewer)
+    if error:
         call.missing.sentences.append("which campaigns are late cannot be read")
-    seen = [late for late in reading.value or () if call.viewer.sees(late.workspace)]
-    return sorted(seen, key=lambda late: late.by, reverse=True)[:LATE_SHOWN]
+    return late
 
 
 PAGES: Final = (Page("/", overview, Reach.OWN, every=1.5),)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.domain.access import Role
+from engine.telemetry.events import listening
+from engine.web.pages import ALL
 from tests.support.pipeline_world import World
 from tests.support.web_pages import Pages, text_of
 
@@ -37,3 +41,33 @@ def test_every_answer_forbids_foreign_scripts_and_frames(pages: Pages) -> None:
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
+
+
+def test_a_page_that_fails_says_so_without_its_error_and_with_our_headers(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    monkeypatch.setattr(pages.site, "drawing", failing)
+    with listening() as events:
+        answer = pages.client().get("/")
+        assert events.of("engine.failed", process="web")
+    assert answer.status_code == 500
+    assert "this page failed" in answer.text
+    assert "a secret of the inside" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_every_live_page_renders_its_regions_without_the_rest(world: World, pages: Pages) -> None:
+    world.users(["u1"])
+    world.start({"campaign": "winback"})
+    for page in ALL:
+        if page.every is not None:
+            path = page.path.format(workspace="shop", name="winback", user="u1", lane="fast")
+            html = pages.get(path)
+            regions = pages.regions(page, path)
+            named = {name for name in regions if not name.startswith("@")}
+            assert named, path
+            assert all(f'data-live="{name}"' in html for name in named), f"{path}: a region has no place in the page"
+            assert "csrf" not in "".join(regions.values()), f"{path}: regions are shared, so they hold no form"

@@ -14,7 +14,14 @@ from engine.web.pages import ALL
 from tests.support.pipeline_world import World
 from tests.support.web_pages import PASSWORD, Pages
 
-PARTS = {"workspace": "shop", "name": "winback", "lane": "fast"}
+PARTS = {
+    "workspace": "shop",
+    "name": "winback",
+    "lane": "fast",
+    "query": "users.read_range",
+    "version": "none",
+    "user": "u1",
+}
 READ_OTHER, READ_ALL, OPERATE_ALL, OPERATE_OTHER = "read other", "read all", "operate all", "operate other"
 
 
@@ -29,6 +36,7 @@ def filled(world: World) -> World:
     world.users(["u1"])
     world.start({"campaign": "winback"})
     world.apply({"campaign": "secret-plan", "workspace": "other"})
+    world.app.stores.policy_versions.record("none", world.app.policies.plain(), 1)
     return world
 
 

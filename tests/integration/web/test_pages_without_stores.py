@@ -31,12 +31,10 @@ def half(world: World, request: pytest.FixtureRequest) -> Iterator[Pages]:
     """The pages of a process that does not reach one service; the accesses were read before it went."""
     pages = Pages(world)
     app = App(without(world, request.param))
-    site = pages.site
+    book = pages.site.guard.book
     pages.get("/campaigns")
-    site.stop()
-    pages.site = Site(app, ALL)
-    pages.site.guard.book = site.guard.book
-    pages._application = pages.site.asgi()
+    pages.serve(Site(app, ALL))
+    pages.site.guard.book = book
     yield pages
     pages.close()
     app.close()
@@ -71,8 +69,7 @@ def test_a_page_that_is_about_one_document_says_that_it_cannot_be_read(half: Pag
 def test_a_process_that_never_read_the_accesses_shows_nothing(world: World) -> None:
     pages = Pages(world)
     app = App(without(world, "mongo_url"))
-    pages.site = Site(app, ALL)
-    pages._application = pages.site.asgi()
+    pages.serve(Site(app, ALL))
     answer = pages.client().get("/campaigns")
     assert answer.status_code == 503
     assert "nobody knows who may see the pages" in answer.text

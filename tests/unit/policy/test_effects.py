@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.cli.policy_check import governed_by
+from engine.pipeline.insight.policy_effects import governed_by
 from engine.policy.effects import behind, idle_fleets, moved, restarts, served
 from engine.policy.models import CampaignKind, Cost, Lanes, Profile
 from engine.policy.policyset import CampaignFacts, PolicySet
