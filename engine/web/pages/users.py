@@ -1,6 +1,7 @@
 """`/w/WORKSPACE/users`: find a user by id or address; `/w/WORKSPACE/user?id=ID`: everything about one user.
 
-An id may hold a slash, so it is no part of the path."""
+An id may hold a slash, so it is no part of the path.
+"""
 
 from __future__ import annotations
 
