@@ -162,7 +162,7 @@ class App(Workers):
             runs=s.runs,
             campaign_cache=self.campaign_cache,
             policies=lambda: self.policies,
-            view=self.system_reader.read,
+            view=lambda: self.system_reader.read(),  # imported only if something is overdue
             clock=self.system,
             time=self._standing_time,
         )

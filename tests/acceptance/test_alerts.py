@@ -54,7 +54,9 @@ def test_nobody_is_woken_while_all_is_well(installation: Installation, tidegate:
     world.launch("one")
 
     installation.until(lambda: 'outcome="sent"' in tidegate("metrics").out, "the campaign is counted", process)
-    assert firing(tidegate("metrics").out, folder) == {}
+    installation.until(
+        lambda: not firing(tidegate("metrics").out, folder), "no alert once it has reported itself", process
+    )
     installation.end(process)
     installation.until(
         lambda: firing(tidegate("metrics").out, folder).get("TidegateProcessMissing", set()) >= {"clock", "feed"},

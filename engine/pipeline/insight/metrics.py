@@ -38,6 +38,9 @@ FRESH: Final = 1.0
 LIMIT: Final = 3.0
 """Seconds that MongoDB gets for all queries of one part."""
 
+OUTCOMES: Final = ("sent", "retried", "failed", "unknown")
+"""How an attempt to send a message ends."""
+
 ALIVE: Final = 10.0
 """Seconds after which a process without a sign of life no longer counts."""
 
@@ -216,7 +219,8 @@ def picture(view: SystemView, now: int) -> Found:
         _put(found, "store_calls_per_second", [((store.name,), store.rate)])
         _put(found, "store_failed_calls_per_second", [((store.name,), store.failed)])
     for channel in view.channels:
-        rates = [((channel.name, outcome), rate) for outcome, rate in channel.rates.items()]
+        known = {**dict.fromkeys(OUTCOMES, 0.0), **channel.rates}  # an average needs the zeros as well
+        rates = [((channel.name, outcome), rate) for outcome, rate in known.items()]
         _put(found, "channel_deliveries_per_second", rates)
         _put(found, "channel_limit_per_second", [((channel.name,), channel.limit)])
     _put(found, "campaigns", [((state,), count) for state, count in view.campaigns.items()])
