@@ -207,7 +207,8 @@ class SystemReader:
         found.campaigns = self._campaigns.by_state()
 
     def _read_feed(self, found: Found) -> None:
-        found.lag = float(max(0, (self._feed.now() >> 32) - (self._feed.position() >> 32)))
+        behind = (self._feed.now() >> 32) - (self._feed.position() >> 32)
+        found.lag = float(max(0, behind - 1))  # positions are whole seconds: one apart may be a moment
 
     def _read_work(self, found: Found) -> None:
         counted = self._work.open(MOST_OPEN)

@@ -149,14 +149,23 @@ def _deliveries(enrolment: Enrolment, campaign: str, user_id: str) -> list[Deliv
     return done
 
 
+_OWN: Final = frozenset({"_id", "w", "u", "h", "k", "rev", "changed"})
+"""Parts of a user's document that only the engine uses."""
+_PARTS: Final = {"a": "", "g": " (aggregate)", "e": " (events)"}
+"""Parts whose fields people know by their own names, with what is said behind them."""
+
+
 def _flat(document: Document) -> list[tuple[str, str]]:
     """Return the fields of a user's document as lines, without the engine's own."""
     rows: list[tuple[str, str]] = []
     for name, value in document.items():
-        if name in ("_id", "w", "u", "h"):
+        if name in _OWN:
             continue
         if isinstance(value, dict):
-            rows += [(f"{name}.{inner}", str(one)) for inner, one in value.items()]
+            behind = _PARTS.get(name)
+            rows += [
+                (f"{name}.{one}" if behind is None else f"{one}{behind}", str(held)) for one, held in value.items()
+            ]
         else:
             rows.append((name, str(value)))
     return rows

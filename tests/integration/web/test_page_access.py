@@ -38,6 +38,7 @@ def filled(world: World) -> World:
     world.users(["u1"])
     world.start({"campaign": "hush-hush"})
     world.apply({"campaign": "secret-plan", "workspace": "other"})
+    world.app.stores.policy_versions.record("none", world.app.policies.plain(), 1)
     return world
 
 
