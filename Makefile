@@ -18,8 +18,8 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help check-needs env lock lint types contracts format coverage test test-unit test-conformance test-property \
-	test-integration test-model test-chaos test-acceptance test-stock demo demo-year demo-chaos docs-settings \
-	bench bench-e2e bench-lanes bench-full clean
+	test-integration test-model test-chaos test-acceptance test-browser test-stock demo demo-web demo-year demo-chaos \
+	docs-settings bench bench-e2e bench-lanes bench-full clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,7 +77,7 @@ test: check-needs lint types contracts ## everything: lint, types, contracts, al
 coverage: env ## which lines the unit tests do not reach
 	@$(UNDER_COVERAGE) --cov-report=term-missing:skip-covered
 
-test-unit test-conformance test-property test-integration test-model test-chaos test-acceptance: test-%: env
+test-unit test-conformance test-property test-integration test-model test-chaos test-acceptance test-browser: test-%: env
 	@$(PYTEST) tests/$*
 
 test-stock: env ## show each stock part failing where ours does not (slow)
@@ -85,6 +85,9 @@ test-stock: env ## show each stock part failing where ours does not (slow)
 
 demo: check-needs env ## a season of a real grocer's campaigns (13 weeks); leaves var/demo/ to look at
 	@$(PY) examples/grocer/demo.py
+
+demo-web: check-needs env ## the same season, kept running with its pages for a browser, until Ctrl-C
+	@$(PY) examples/grocer/demo.py --web
 
 demo-year: check-needs env ## the whole year
 	@$(PY) examples/grocer/demo.py --year

@@ -21,6 +21,8 @@ ASK_EVERY = 0.02
 """Seconds between two checks for pending work: each costs MongoDB some milliseconds."""
 
 
+TELL_EVERY = 5.0
+"""Seconds between two lines that say what `clock advance` waits for."""
 ASK_WHY = 1.0
 """Seconds between two checks that the pending work can end at all."""
 
@@ -111,10 +113,13 @@ def wait_until_closed(app: App, longest: float) -> None:
     Raises `EngineError` after `longest` seconds, naming the pending work. Raises it at once if all pending work belongs
     to stuck campaigns, or if the feed or the clock has been failing for some seconds.
     """
-    began = time.monotonic()
+    began = told = time.monotonic()
     reported = began
     while (what := app.quiescence.what()) is not None:
         now = time.monotonic()
+        if now - told > TELL_EVERY:
+            told = now
+            say(f"still open after {now - began:.0f} s: {what}")
         if now - reported > ASK_WHY:
             reported = now
             _refuse_stuck(app, fails_since=now - began)

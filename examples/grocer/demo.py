@@ -61,10 +61,13 @@ def perform(
     report: Callable[[Progress], None],
     say: Callable[[str], None],
     wipe_every: timedelta | None = None,
+    *,
+    then: Callable[[Outcome, Stage], None] = lambda _outcome, _stage: None,
 ) -> Outcome:
     """Replay `window` on a stage of its own, and compare what came out.
 
-    A worker is killed `kill_every` so often, user cache and Elasticsearch are emptied about `wipe_every` so often.
+    A worker is killed `kill_every` so often, user cache and Elasticsearch are emptied about `wipe_every` so often. In
+    the middle of the window the map is drawn into `map.svg`. `then` is called while everything still runs.
 
     Raises `EngineError`, `TimeoutError` where a day does not end, `StrangeMail` for a mail that is none of ours.
     """
@@ -75,13 +78,37 @@ def perform(
         killer = Killer(lambda: victims(stage.supervisor), kill_every) if kill_every else None
         wiper = Wiper(stage.settings, wipe_every) if wipe_every else None
         with killer or nullcontext(), wiper or nullcontext():
-            replay(engine, window, plan.folder, report)
+            replay(engine, window, plan.folder, _with_map(report, engine, plan.folder / "map.svg"))
         seconds = time.monotonic() - began
         cache, memory = engine.cache()
         sent = mails.read_maildir(stage.maildir)
-    expected = oracle.expected(window.first, window.last, launch_earlier=window.launch_earlier)
-    kills, wiped = len(killer.kills) if killer else 0, tuple(wiper.wiped) if wiper else ()
-    return Outcome(summary.compare(expected, sent), seconds, kills, wiped, cache, memory)
+        expected = oracle.expected(window.first, window.last, launch_earlier=window.launch_earlier)
+        kills, wiped = len(killer.kills) if killer else 0, tuple(wiper.wiped) if wiper else ()
+        outcome = Outcome(summary.compare(expected, sent), seconds, kills, wiped, cache, memory)
+        then(outcome, stage)
+    return outcome
+
+
+def _with_map(report: Callable[[Progress], None], engine: EngineSide, file: Path) -> Callable[[Progress], None]:
+    """Draw the map in the middle of the window, beside what `report` does."""
+
+    def reported(progress: Progress) -> None:
+        if progress.number == progress.days // 2:
+            engine.draw_map(file)
+        report(progress)
+
+    return reported
+
+
+def _kept(console: Console) -> Callable[[Outcome, Stage], None]:
+    """Say where the pages are, and keep everything running until Ctrl-C."""
+
+    def keep(_: Outcome, stage: Stage) -> None:
+        console.print(f"the pages: {stage.pages()}  (Ctrl-C ends everything)", markup=False)
+        while True:
+            time.sleep(60)
+
+    return keep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.print(f"{window.first} to {window.last}, everything from nothing in {given.var}")
     try:
         outcome = perform(
-            plan, window, kill_every, _teller(console), lambda text: console.print(text, markup=False), wipe_every
+            plan,
+            window,
+            kill_every,
+            _teller(console),
+            lambda text: console.print(text, markup=False),
+            wipe_every,
+            then=_kept(console) if given.web else lambda _outcome, _stage: None,
         )
     except (EngineError, TimeoutError, mails.StrangeMail) as error:
         console.print(f"{error}", markup=False, style="red")
@@ -128,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     verdict = (
         "everybody got exactly what they should have" if comparison.right else "that is not what should have come out"
     )
-    shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/summary.json")
+    shown.print(f"{verdict}; look at {given.var}/maildir/, {given.var}/logs/, {given.var}/map.svg")
+    shown.print("`make demo-web` keeps it running and shows it in a browser")
     return 0 if comparison.right else 1
 
 
@@ -152,6 +186,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--without", action="append", choices=["cache", "elastic"], help="a service that is not there")
     parser.add_argument("--wipe-every", metavar="5s", help="empty user cache and Elasticsearch about so often")
+    parser.add_argument("--web", action="store_true", help="keep everything running, with its pages, until Ctrl-C")
     parser.add_argument("--cache-memory", metavar="4mb", help="what the user cache may use")
     parser.add_argument("--var", type=Path, default=Path("var/demo"), help="the folder, emptied first")
     given = parser.parse_args(argv)

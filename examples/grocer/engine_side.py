@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from actors.broker.queue_views import watch_queues
 from actors.setup import broker_for
 from engine.app.app import App
 from engine.campaign.load import load_campaign
@@ -21,6 +22,7 @@ from engine.errors import EngineError
 from engine.pipeline.importing.job import Kind, Order
 from engine.pipeline.importing.run_import import run_import
 from engine.pipeline.insight.statistics import CacheStatistics, cached, queries
+from engine.pipeline.insight.system_map.svg import svg
 from engine.settings import Settings
 from engine.stores.migrations import migrate_mongo, migrate_search
 from engine.stores.user_cache.stats import CacheMemory
@@ -37,6 +39,7 @@ class EngineSide:
         self._workspace = workspace
         self._app = App(settings)
         self._broker = broker_for(self._app)
+        watch_queues(self._app)
 
     def __enter__(self) -> Self:
         stores = self._app.stores
@@ -50,6 +53,10 @@ class EngineSide:
     ) -> None:
         self._broker.close()
         self._app.close()
+
+    def draw_map(self, file: Path) -> None:
+        """Write the picture of the installation, as `tidegate map --svg` does."""
+        file.write_text(svg(self._app.system_reader.read()), encoding="utf-8")
 
     def import_users(self, file: Path) -> int:
         """See `Engine`. Raises `EngineError` where a row is rejected."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,6 +57,11 @@ class Plan:
     without: frozenset[ServiceName] = frozenset()
     cache_memory: str | None = None
     home: Path = HERE
+
+
+ADDRESS: Final = re.compile(r"(?:tidegate web|the pages): (http://\S+)")
+PATIENCE: Final = 30.0
+"""Seconds within which the pages must be served."""
 
 
 class Stage:
@@ -107,6 +114,16 @@ class Stage:
     def maildir(self) -> Path:
         """Where the mails come out."""
         return self.settings.maildir
+
+    def pages(self) -> str:
+        """Return the address of the pages. Raises `TimeoutError` if they are not served within half a minute."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            log = (self.plan.folder / "processes.log").read_text(encoding="utf-8", errors="replace")
+            if found := ADDRESS.findall(log):
+                return str(found[-1])
+            time.sleep(0.2)
+        raise TimeoutError("the pages are not served: processes.log says why")
 
     def start_processes(self) -> None:
         """Start the engine's processes under a supervisor; they are ended with the stage."""

@@ -1,4 +1,7 @@
-"""`/w/WORKSPACE/users`: find a user by id or address; `/w/WORKSPACE/users/USER`: everything about one user."""
+"""`/w/WORKSPACE/users`: find a user by id or address; `/w/WORKSPACE/user?id=ID`: everything about one user.
+
+An id may hold a slash, so it is no part of the path.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +79,14 @@ def search(call: Call) -> Response:
 
 def path_of(workspace: str, user: str) -> str:
     """Return the address of a user's page."""
-    return f"/w/{workspace}/users/{quote(user, safe='')}"
+    return f"/w/{workspace}/user?id={quote(user, safe='')}"
 
 
 def user(call: Call) -> Response:
     """Show one user."""
-    app, workspace, name = call.app, call.part("workspace"), call.part("user")
+    app, workspace, name = call.app, call.part("workspace"), call.asked("id")
+    if not name:
+        return call.see(f"/w/{workspace}/users")
     key = user_key(workspace, name)
     document = app.stores.users.get(key)
     if document is None:
@@ -179,5 +184,5 @@ def _suppressed(found: Suppression | None) -> str:
 
 PAGES: Final = (
     Page("/w/{workspace}/users", search, Reach.WORKSPACE),
-    Page("/w/{workspace}/users/{user}", user, Reach.WORKSPACE),
+    Page("/w/{workspace}/user", user, Reach.WORKSPACE),
 )

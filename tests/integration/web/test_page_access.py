@@ -18,7 +18,6 @@ PARTS = {
     "workspace": "shop",
     "name": "hush-hush",
     "lane": "fast",
-    "user": "u1",
     "version": "0123456789ab",
     "query": "campaigns.page",
 }
