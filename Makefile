@@ -117,6 +117,7 @@ bench-full: check-needs env ## the same with a million users, and three million 
 	@$(PY) -m bench.send
 	@$(PY) -m bench.importing
 	@$(PY) -m bench.logs
+	@$(PY) -m bench.web
 	@$(PY) -m bench.e2e --rounds 3
 	@$(PY) -m bench.e2e --only million
 

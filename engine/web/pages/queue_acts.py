@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -20,7 +21,6 @@ from engine.web.queues import broker_of
 
 SHOWN: Final = 100
 """Dead letters that the page shows, the latest."""
-AFTER: Final = "/"
 
 
 def _letters(call: Call, lane: str) -> list[DeadLetter]:
@@ -52,7 +52,7 @@ def _doing(name: str) -> Callable[[Call], Response]:
             count = {"replay": replay, "drop": drop}[name](broker_of(call.app), lane, chosen)
         told = "queued again" if name == "replay" else "deleted"
         call.site.say(call.viewer, f"{count} dead letters of {lane} are {told}")
-        return call.see(AFTER)
+        return call.see(f"/lanes/{quote(lane, safe='')}")
 
     return do
 
@@ -79,7 +79,7 @@ def set_gate(call: Call) -> Response:
             override_gate(call.app.gate_store, Hold(word), _lasts(call.form.get("lasts", "")), reason, limit)
             told = f"the gate is set by hand: {word}"
     call.site.say(call.viewer, told)
-    return call.see(AFTER)
+    return call.see("/gate")
 
 
 def _number(text: str) -> float:
