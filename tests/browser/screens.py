@@ -11,10 +11,8 @@ from playwright.sync_api import sync_playwright
 
 PAGES: Final = {
     "overview": "/",
-    "campaigns": "/campaigns",
     "campaign": "/w/grocer/campaigns/lapsed",
     "user": "/w/grocer/user?id=hh-1",
-    "queries": "/queries",
     "policies": "/policies",
 }
 """The main pages, by the name of the picture."""
