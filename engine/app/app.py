@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from engine import __version__
-from engine.app.workers import Workers
+from engine.app.clockwork import Clockwork
 from engine.errors import EngineError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.pipeline.ports.tallies import TallyReads
 
 
-class App(Workers):
+class App(Clockwork):
     """The engine of one process: the machinery and the use cases that people call."""
 
     def named(self, name: str, workspace: str | None = None) -> CampaignRecord:

@@ -13,6 +13,7 @@ from pymongo.errors import ConnectionFailure, ExecutionTimeout, NetworkTimeout, 
 
 from engine.errors import OperatorError
 from engine.stores.deferred import Deferred
+from engine.stores.mongo_stores import MongoStores
 
 if TYPE_CHECKING:  # imported at their use: most commands use only one service
     import redis
@@ -24,38 +25,12 @@ if TYPE_CHECKING:  # imported at their use: most commands use only one service
     from engine.catalogue.catalogue import Catalogue
     from engine.domain.document import Document
     from engine.stores.clock_offsets import ClockOffsets
-    from engine.stores.mongo.access import Accesses
-    from engine.stores.mongo.audience_counts import Audience
-    from engine.stores.mongo.campaign_counts import Counts
-    from engine.stores.mongo.campaign_tallies import Tallies
-    from engine.stores.mongo.campaign_time import CampaignTimes, StoredClock
-    from engine.stores.mongo.campaigns import Campaigns
+    from engine.stores.mongo.campaign_time import StoredClock
     from engine.stores.mongo.change_stream import UserStream
-    from engine.stores.mongo.deliveries import Deliveries
-    from engine.stores.mongo.enrolments import Enrolments
     from engine.stores.mongo.event_aggregates import Derivation
-    from engine.stores.mongo.events import Events
     from engine.stores.mongo.feed_position import FeedPosition
-    from engine.stores.mongo.import_cursors import ImportCursors
-    from engine.stores.mongo.index_advisor import IndexAdvisor
-    from engine.stores.mongo.index_requests import IndexRequests
-    from engine.stores.mongo.lane_work import LaneWork
     from engine.stores.mongo.lists import Lists
-    from engine.stores.mongo.metric_totals import MetricTotals
-    from engine.stores.mongo.named_leases import Leases
-    from engine.stores.mongo.owed_passes import OwedPasses
-    from engine.stores.mongo.pending_rechecks import PendingRechecks
-    from engine.stores.mongo.policy_versions import PolicyVersions
-    from engine.stores.mongo.process_failures import ProcessFailures
-    from engine.stores.mongo.processes import Processes
-    from engine.stores.mongo.query_statistics import Statistics
-    from engine.stores.mongo.read_rates import ReadRates
-    from engine.stores.mongo.runs import Runs
-    from engine.stores.mongo.slices import Slices
-    from engine.stores.mongo.suppressions import Suppressions
     from engine.stores.mongo.user_upserts import UserUpserts
-    from engine.stores.mongo.users import Users
-    from engine.stores.mongo.workspace_versions import WorkspaceVersions
     from engine.stores.redis.clock_wakeup import RedisWakeup
     from engine.stores.redis.failed_logins import RedisFailedLogins
     from engine.stores.redis.send_rate import RedisSendRates
@@ -93,7 +68,7 @@ class _Outages:
         return (*MONGO_OUTAGES, redis.ConnectionError, redis.TimeoutError)
 
 
-class Stores:
+class Stores(MongoStores):
     """The stores; each is created once."""
 
     OUTAGES: ClassVar = _Outages()
@@ -151,13 +126,6 @@ class Stores:
         return StoredClock(self.times)
 
     @cached_property
-    def times(self) -> CampaignTimes:
-        """Campaign time."""
-        from engine.stores.mongo.campaign_time import CampaignTimes
-
-        return CampaignTimes(self.database)
-
-    @cached_property
     def wakeup(self) -> RedisWakeup:
         """Wakes the clock; separate for each database on one Redis."""
         from engine.stores.redis.clock_wakeup import RedisWakeup
@@ -170,13 +138,6 @@ class Stores:
         from engine.stores.redis.send_rate import RedisSendRates
 
         return RedisSendRates(self.broker_client, f"{self.database.name}:")
-
-    @cached_property
-    def users(self) -> Users:
-        """Users."""
-        from engine.stores.mongo.users import Users
-
-        return Users(self.database)
 
     @cached_property
     def user_cache(self) -> UserCache | None:
@@ -205,95 +166,11 @@ class Stores:
         return CacheLayouts(self.database, self.users, f"{self.database.name}:")
 
     @cached_property
-    def audience(self) -> Audience:
-        """Counts of audiences."""
-        from engine.stores.mongo.audience_counts import Audience
-
-        return Audience(self.database)
-
-    @cached_property
-    def events(self) -> Events:
-        """Events."""
-        from engine.stores.mongo.events import Events
-
-        return Events(self.database)
-
-    @cached_property
-    def enrolments(self) -> Enrolments:
-        """Enrolments."""
-        from engine.stores.mongo.enrolments import Enrolments
-
-        return Enrolments(self.database)
-
-    @cached_property
-    def deliveries(self) -> Deliveries:
-        """Deliveries inside the enrolments."""
-        from engine.stores.mongo.deliveries import Deliveries
-
-        return Deliveries(self.database)
-
-    @cached_property
-    def counts(self) -> Counts:
-        """Counts of campaigns."""
-        from engine.stores.mongo.campaign_counts import Counts
-
-        return Counts(self.database)
-
-    @cached_property
-    def tallies(self) -> Tallies:
-        """The latest exact counts of campaigns."""
-        from engine.stores.mongo.campaign_tallies import Tallies
-
-        return Tallies(self.database)
-
-    @cached_property
-    def totals(self) -> MetricTotals:
-        """Sums that only rise, for the metrics."""
-        from engine.stores.mongo.metric_totals import MetricTotals
-
-        return MetricTotals(self.database)
-
-    @cached_property
-    def campaigns(self) -> Campaigns:
-        """Campaigns."""
-        from engine.stores.mongo.campaigns import Campaigns
-
-        return Campaigns(self.database)
-
-    @cached_property
-    def runs(self) -> Runs:
-        """Runs."""
-        from engine.stores.mongo.runs import Runs
-
-        return Runs(self.database)
-
-    @cached_property
-    def slices(self) -> Slices:
-        """Slices."""
-        from engine.stores.mongo.slices import Slices
-
-        return Slices(self.database)
-
-    @cached_property
-    def looks(self) -> PendingRechecks:
-        """Re-evaluation requests."""
-        from engine.stores.mongo.pending_rechecks import PendingRechecks
-
-        return PendingRechecks(self.database)
-
-    @cached_property
     def feeds(self) -> FeedPosition:
         """The progress of the feed."""
         from engine.stores.mongo.feed_position import FeedPosition
 
         return FeedPosition(self.database, self.broker_client)
-
-    @cached_property
-    def rates(self) -> ReadRates:
-        """Measurements of runs."""
-        from engine.stores.mongo.read_rates import ReadRates
-
-        return ReadRates(self.database)
 
     def user_stream(self, token: str | None) -> UserStream:
         """Open the users' change stream after `token`, on a client of its own. Raises `HistoryLost`."""
@@ -305,88 +182,11 @@ class Stores:
         return UserStream(self._stream_client, self._services.mongo_database, token)
 
     @cached_property
-    def statistics(self) -> Statistics:
-        """Measurements of processes."""
-        from engine.stores.mongo.query_statistics import Statistics
-
-        return Statistics(self.database)
-
-    @cached_property
-    def advisor(self) -> IndexAdvisor:
-        """Explains queries."""
-        from engine.stores.mongo.index_advisor import IndexAdvisor
-
-        return IndexAdvisor(self.database)
-
-    @cached_property
-    def leases(self) -> Leases:
-        """Named leases."""
-        from engine.stores.mongo.named_leases import Leases
-
-        return Leases(self.database)
-
-    @cached_property
-    def lane_work(self) -> LaneWork:
-        """Open and ended slices, for the picture of the installation."""
-        from engine.stores.mongo.lane_work import LaneWork
-
-        return LaneWork(self.database)
-
-    @cached_property
-    def processes(self) -> Processes:
-        """The living processes."""
-        from engine.stores.mongo.processes import Processes
-
-        return Processes(self.database)
-
-    @cached_property
-    def policy_versions(self) -> PolicyVersions:
-        """Recorded policy sets."""
-        from engine.stores.mongo.policy_versions import PolicyVersions
-
-        return PolicyVersions(self.database)
-
-    @cached_property
-    def workspace_versions(self) -> WorkspaceVersions:
-        """Recorded sets of workspaces."""
-        from engine.stores.mongo.workspace_versions import WorkspaceVersions
-
-        return WorkspaceVersions(self.database)
-
-    @cached_property
-    def owed_passes(self) -> OwedPasses:
-        """Campaigns that missed changes and owe a full pass."""
-        from engine.stores.mongo.owed_passes import OwedPasses
-
-        return OwedPasses(self.database)
-
-    @cached_property
-    def suppressions(self) -> Suppressions:
-        """Suppressed addresses."""
-        from engine.stores.mongo.suppressions import Suppressions
-
-        return Suppressions(self.database)
-
-    @cached_property
-    def accesses(self) -> Accesses:
-        """Who may see the pages."""
-        from engine.stores.mongo.access import Accesses
-
-        return Accesses(self.database)
-
-    @cached_property
     def failed_logins(self) -> RedisFailedLogins:
         """Failed log-ins; separate for each database on one Redis."""
         from engine.stores.redis.failed_logins import RedisFailedLogins
 
         return RedisFailedLogins(self.broker_client, f"{self.database.name}:")
-
-    @cached_property
-    def process_failures(self) -> ProcessFailures:
-        """The current failures of process loops."""
-        from engine.stores.mongo.process_failures import ProcessFailures
-
-        return ProcessFailures(self.database)
 
     @cached_property
     def user_index(self) -> UserIndex | None:
@@ -421,20 +221,6 @@ class Stores:
         from engine.stores.mongo.lists import Lists
 
         return Lists(self.database, self.users, initial_fields(catalogue))
-
-    @cached_property
-    def index_requests(self) -> IndexRequests:
-        """Requests to index users."""
-        from engine.stores.mongo.index_requests import IndexRequests
-
-        return IndexRequests(self.database)
-
-    @cached_property
-    def import_cursors(self) -> ImportCursors:
-        """The progress of imports."""
-        from engine.stores.mongo.import_cursors import ImportCursors
-
-        return ImportCursors(self.database)
 
     @cached_property
     def clock_offsets(self) -> ClockOffsets:
