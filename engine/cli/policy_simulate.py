@@ -15,14 +15,6 @@ if TYPE_CHECKING:
     from engine.pipeline.insight.policy_forecast import Forecast, LaneForecast, LaneWaits
     from engine.policy.policyset import PolicySet
 
-NOT_MODELLED: Final = (
-    "processors: a turn takes as long as recorded, however many threads and fleets share a core",
-    "slice_users, batch, pass and rates: the recorded slices come as they did, and deliveries follow their decisions",
-    "prefetch and the processes of a fleet: its threads take what was enqueued first",
-    "the engine's own lanes (control, looks, index), whose messages take time of the same threads",
-)
-"""What a forecast leaves out; `docs/policies.md` explains it."""
-
 _EMPTY: Final = "-"
 
 
@@ -36,6 +28,8 @@ def forecast_for(context: typer.Context, today: PolicySet, edited: PolicySet | N
 
 def as_document(told: Forecast) -> dict[str, object]:
     """Return a forecast as JSON has it: waits in seconds, instants as text."""
+    from engine.pipeline.insight.policy_forecast import NOT_MODELLED
+
     return {
         "first": None if told.first is None else format_instant(told.first),
         "last": None if told.last is None else format_instant(told.last),
@@ -48,6 +42,8 @@ def as_document(told: Forecast) -> dict[str, object]:
 
 def show_forecast(told: Forecast, days: int) -> None:
     """Print a forecast as a table, with what it rests on and what it leaves out."""
+    from engine.pipeline.insight.policy_forecast import NOT_MODELLED
+
     left_out = (
         f"; {told.left_out:,} left out: no turns are recorded, or their campaign is gone" if told.left_out else ""
     )

@@ -34,6 +34,15 @@ LOOK_BACK: Final = 200
 """Turns of a campaign, latest first, among which the creator of a delivering slice is looked for."""
 
 
+NOT_MODELLED: Final = (
+    "processors: a turn takes as long as recorded, however many threads and fleets share a core",
+    "slice_users, batch, pass and rates: the recorded slices come as they did, and deliveries follow their decisions",
+    "prefetch and the processes of a fleet: its threads take what was enqueued first",
+    "the engine's own lanes (control, looks, index), whose messages take time of the same threads",
+)
+"""What a forecast leaves out; `docs/policies.md` explains it."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneWaits:
     """The waits of a lane's slices for a thread, in seconds, one for each turn; `slices` counts slices.

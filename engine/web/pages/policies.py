@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from engine.domain.lifecycle import CampaignState
 from engine.errors import InvalidSource, WrongCall
 from engine.pipeline.campaigns.compiled_cache import ENDED, routing_facts
 from engine.pipeline.insight.policy_effects import Effects, effects
+from engine.pipeline.insight.policy_forecast import NOT_MODELLED, Forecast, forecast
 from engine.policy.difference import differences
 from engine.policy.load import load_policies
 from engine.policy.policyset import CampaignFacts, PolicySet
@@ -28,6 +31,8 @@ from engine.web.page import Call, Page, Reach, not_there
 
 VERSIONS: Final = 50
 """Earlier versions that are listed."""
+DAYS: Final = 7
+"""Days of recorded slices that an edit is replayed against: all that are kept."""
 _NAME: Final = re.compile(r"lanes\.yaml|[A-Za-z0-9_-]{1,64}\.yaml")
 
 
@@ -72,11 +77,16 @@ def check(call: Call) -> Response:
     if not _NAME.fullmatch(name):
         raise WrongCall("the file: expected lanes.yaml, or the name of a profile's file such as bulk.yaml")
     found: Effects | None = None
+    told: Forecast | None = None
     faults: list[str] = []
     after = None
     try:
         after = _edited(call, name, text)
         found = effects(call.app.policies, after, _campaigns(call))
+        if call.form.get("replay") == "yes":
+            stores, today = call.app.stores, call.app.policies
+            read = partial(forecast, stores.slices, stores.campaigns, today, after, timedelta(days=DAYS))
+            told = call.read("MongoDB", "the forecast", read)
     except InvalidSource as error:
         faults = [re.sub(r"^.*/(?=[^/]+\.yaml)", "", line) for line in str(error).splitlines()]
     return call.show(
@@ -87,6 +97,8 @@ def check(call: Call) -> Response:
         text=text,
         faults=faults,
         effects=found,
+        forecast=told,
+        left_out=NOT_MODELLED,
         after=None if after is None else after.version,
     )
 

@@ -82,6 +82,10 @@ def test_an_edit_is_judged_without_being_saved(sent: World, pages: Pages) -> Non
     judged = text_of(pages.send(client, "/policies/check", page="/policies", file="default.yaml", text=edited).text)
     assert f"shop/hello: decides in {other} (was {lane})" in judged
     assert path.read_text() == before
+    fields = {"file": "default.yaml", "text": edited, "replay": "yes"}
+    replayed = text_of(pages.send(client, "/policies/check", page="/policies", **fields).text)
+    assert "Waits in each lane, replayed" in replayed
+    assert f"{other} " in replayed.split("simulated edited")[1]
     refused = text_of(
         pages.send(client, "/policies/check", page="/policies", file="lanes.yaml", text="lanes: {fast: {x: 1}}").text
     )

@@ -16,7 +16,12 @@ from engine.web.site import Site
 from tests.support.pipeline_world import World
 from tests.support.web_pages import Pages, text_of
 
-NOWHERE = {"mongo_url": "mongodb://127.0.0.1:9/?replicaSet=rs0", "broker_url": "redis://127.0.0.1:9/0"}
+NOWHERE = {
+    "mongo_url": "mongodb://127.0.0.1:9/?replicaSet=rs0",
+    "broker_url": "redis://127.0.0.1:9/0",
+    "cache_url": "redis://127.0.0.1:9/0",
+    "elastic_url": "http://127.0.0.1:9",
+}
 PATIENCE = 8.0
 """Seconds within which a page answers even if a store has just gone; generous for a loaded machine."""
 
@@ -87,3 +92,19 @@ def test_failed_log_ins_are_slowed_without_redis(half: Pages) -> None:
     codes = [half.log_in(client, "ann", "a wrong password").status_code for _ in range(4)]
     assert codes == [401, 401, 401, 429]
     assert half.log_in(client, "ann").status_code == 429
+
+
+@pytest.mark.parametrize("half", list(NOWHERE), indirect=True)
+def test_every_page_of_the_installation_is_shown_whichever_store_is_away(half: Pages) -> None:
+    for path in ("/", "/lanes", "/lanes/fast", "/queries", "/policies", "/gate", "/logs?q=event:x.y&since=1h"):
+        began = time.monotonic()
+        assert "</html>" in half.get(path), path
+        assert time.monotonic() - began < PATIENCE, path
+
+
+@pytest.mark.parametrize("half", ["elastic_url"], indirect=True)
+def test_without_elasticsearch_logs_come_from_the_files_and_users_are_found_by_their_ids(half: Pages) -> None:
+    half.world.users(["u1"])
+    assert "the log files of this machine" in text_of(half.get("/logs?q=event:x.y&since=1h"))
+    assert half.client().get("/w/shop/users?q=u1").status_code == 303
+    assert "only once Elasticsearch holds them" in text_of(half.get("/w/shop/users?q=a@x.example"))
