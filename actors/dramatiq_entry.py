@@ -36,6 +36,7 @@ logging.configure(log_options(app.settings, os.environ.get("TIDEGATE_FLEET", "wo
 app.watch_files(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.statistics_recorder.start(os.environ.get("TIDEGATE_FLEET", "worker"))
 app.gate_keeper.start(os.environ.get("TIDEGATE_FLEET", "worker"))
+app.hooks.keeps_processes = True
 app.hooks.fleets = (os.environ.get("TIDEGATE_FLEET", ""),)
 broker = broker_for(app)
 app.start_heartbeat(os.environ.get("TIDEGATE_FLEET", "worker"), _lanes)

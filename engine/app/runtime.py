@@ -46,8 +46,9 @@ class Hooks:
     `address` is where this process serves pages. `fleets` are the names of the fleets that this process runs, `started`
     the policies by which it, or its parent, set what only a start can set (its niceness). `after_beat` runs after each
     heartbeat. `time_left` returns the seconds that the time limit of its lane leaves the calling thread (None: no
-    limit). `threads` returns how many threads of this process may work on messages at once. `queues` returns what Redis
-    holds of lanes (None: this process does not ask the broker).
+    limit). `keeps_processes` says that this process belongs to a command whose number of processes is fixed. `threads`
+    returns how many threads of this process may work on messages at once. `queues` returns what Redis holds of lanes
+    (None: this process does not ask the broker).
     """
 
     process: str = COMMAND
@@ -58,6 +59,7 @@ class Hooks:
     fleets: Collection[str] = ()
     started: PolicySet | None = None
     after_beat: Callable[[], object] = lambda: None
+    keeps_processes: bool = False
     threads: Callable[[], int] = int
     queues: Callable[[Iterable[str]], Mapping[str, QueueView]] | None = None
     swapped: list[Callable[[PolicySet], None]] = field(default_factory=list)
@@ -284,7 +286,9 @@ class Runtime:
         """Return, in words, what of the policies in force this process does not follow before a restart."""
         from engine.policy.effects import behind
 
-        return behind(self.hooks.started or self.policies, self.policies, self.hooks.fleets)
+        hooks = self.hooks
+        started = hooks.started or self.policies
+        return behind(started, self.policies, hooks.fleets, keeps_processes=hooks.keeps_processes)
 
     def _swapped(self, new: PolicySet) -> None:
         """Follow new policies: the fleets first, because MongoDB may be away while the set is recorded."""

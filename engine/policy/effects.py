@@ -84,8 +84,11 @@ def restarts(before: PolicySet, after: PolicySet) -> list[str]:
     return told + [_gone(name) for name in before.fleets if name not in after.fleets]
 
 
-def behind(started: PolicySet, now: PolicySet, fleets: Iterable[str]) -> list[str]:
-    """Return, in words, what a process that runs these fleets since `started` does not follow before a restart."""
+def behind(started: PolicySet, now: PolicySet, fleets: Iterable[str], *, keeps_processes: bool = False) -> list[str]:
+    """Return, in words, what a process that runs these fleets since `started` does not follow before a restart.
+
+    `keeps_processes` is True under Dramatiq's own command, whose number of processes is fixed when it starts.
+    """
     told: list[str] = []
     for name in fleets:
         fleet, old = now.fleets.get(name), started.fleets.get(name)
@@ -93,6 +96,11 @@ def behind(started: PolicySet, now: PolicySet, fleets: Iterable[str]) -> list[st
             told.append(_gone(name))
         elif old is not None and old.niceness != fleet.niceness:
             told.append(f"fleets.{name}.niceness is {fleet.niceness}, the process runs with {old.niceness}: restart it")
+        if fleet is not None and old is not None and keeps_processes and old.processes != fleet.processes:
+            told.append(
+                f"fleets.{name}.processes is {fleet.processes}, `tidegate worker {name} --dramatiq` runs "
+                f"{old.processes}: restart it"
+            )
     return told
 
 

@@ -81,3 +81,11 @@ def test_a_process_says_what_it_does_not_follow_since_its_start() -> None:
         fleets={"all": {"lanes": ["slow", *FLEETS["fast"]["lanes"]]}, **{k: FLEETS[k] for k in ("suspect", "deliver")}}
     )
     assert behind(policies(), gone, ["slow"])[0].startswith("the fleet slow is gone: its processes serve its lanes")
+
+
+def test_a_process_of_dramatiqs_own_command_says_that_its_number_wants_a_restart() -> None:
+    more = policies(fleets={**FLEETS, "slow": {**FLEETS["slow"], "processes": 3}})
+    assert behind(policies(), more, ["slow"]) == []
+    assert behind(policies(), more, ["slow"], keeps_processes=True) == [
+        "fleets.slow.processes is 3, `tidegate worker slow --dramatiq` runs 1: restart it"
+    ]
