@@ -211,6 +211,9 @@ def _operated(operator: str, operand: Any, document: Document, now: datetime) ->
     if operator == "$cond":
         condition, then, otherwise = operand
         return evaluated(then if truth(evaluated(condition, document, now)) else otherwise, document, now)
+    if operator == "$filter":
+        items = evaluated(operand["input"], document, now)
+        return [one for one in items if truth(evaluated(operand["cond"], {**document, "$this": one}, now))]
     if operator == "$getField":
         return evaluated(operand["input"], document, now).get(evaluated(operand["field"], document, now), MISSING)
     values = evaluated(operand, document, now)

@@ -330,7 +330,12 @@ def _computed(document: Document, fields: Mapping[str, Any], now: datetime) -> D
     return kept
 
 
-_EXTREMES: Final[Mapping[str, Callable[..., Any]]] = {"$min": min, "$max": max}
+_ACCUMULATED: Final[Mapping[str, Callable[[list[Any]], Any]]] = {
+    "$sum": sum,
+    "$min": lambda values: min(values, key=_in_order),
+    "$max": lambda values: max(values, key=_in_order),
+    "$addToSet": lambda values: list(dict.fromkeys(values)),
+}
 
 
 def _in_order(value: Any) -> Any:
@@ -350,7 +355,7 @@ def _grouped(documents: list[Document], fields: Mapping[str, Any], now: datetime
             if name != "_id":
                 ((operator, operand),) = spec.items()
                 values = [evaluated(operand, member, now) for member in members]
-                row[name] = sum(values) if operator == "$sum" else _EXTREMES[operator](values, key=_in_order)
+                row[name] = _ACCUMULATED[operator](values)
         rows.append(row)
     return rows
 

@@ -25,7 +25,7 @@ def test_without_a_document_campaign_time_is_system_time(times: CampaignTimes) -
 
 def test_campaign_time_can_be_set_to_any_moment_before_anything_ran(times: CampaignTimes) -> None:
     times.advance(1_000, SYSTEM)
-    assert times.read() == CampaignTime(1_000)
+    assert times.read() == CampaignTime(1_000, moved_at=SYSTEM)
 
 
 def test_campaign_time_moves_forward_and_may_stand_still(times: CampaignTimes) -> None:
