@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench import lanes_edits, report
+from bench import lanes_edits, lanes_plots, report
 from bench.calibration import calibrate
 from bench.e2e import mongodb_version
 from bench.e2e_cases import QUICK, ground
@@ -336,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{GOALS[part]}\n\n{_RUN[part](given.users, given.rounds)}"
         )
         report.publish(f"bench.lanes {part}", text, print_only=given.print_only)
+    if not given.print_only:
+        lanes_plots.draw(report.PAGE.read_text(encoding="utf-8"))
     return 0
 
 

@@ -72,6 +72,52 @@ def chart(path: Path, title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> No
     path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One row of bars: what it is of, and a value for each name of the legend."""
+
+    name: str
+    values: Sequence[float]
+
+
+def bars(path: Path, title: str, axis: Axis, legend: Sequence[str], rows: Sequence[Bars]) -> None:
+    """Write a chart of horizontal bars, `len(legend)` to a row, each with its value beside it."""
+    left, thick, gap = 250, 15, 14
+    high = TOP + len(rows) * (thick * len(legend) + gap) + BOTTOM
+    values = [value for row in rows for value in row.values]
+    low = 10 ** floor(log10(min(values))) if axis.logarithmic else 0.0
+    scale = _Scale(axis, low, max(values), left, WIDTH - 90)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" {_FONT}>',
+        f'<rect width="{WIDTH}" height="{high}" fill="#ffffff"/>',
+        f'<text x="20" y="24" font-size="15" fill="#222">{title}</text>',
+    ]
+    y = TOP
+    for row in rows:
+        middle = y + thick * len(legend) / 2 + 4
+        parts.append(f'<text x="{left - 10}" y="{middle:.1f}" text-anchor="end" fill="#222">{row.name}</text>')
+        for number, value in enumerate(row.values):
+            end = scale.at(value)
+            colour = COLOURS[number % len(COLOURS)]
+            place = f'x="{left}" y="{y}" width="{max(1.0, end - left):.1f}" height="{thick - 2}"'
+            parts.append(f'<rect {place} fill="{colour}"/>')
+            parts.append(f'<text x="{end + 6:.1f}" y="{y + 11}" fill="#222">{_told(value)}</text>')
+            y += thick
+        y += gap
+    x = left
+    for number, name in enumerate(legend):
+        parts.append(f'<rect x="{x}" y="{high - 36}" width="10" height="10" fill="{COLOURS[number]}"/>')
+        parts.append(f'<text x="{x + 16}" y="{high - 27}" fill="#222">{name}</text>')
+        x += 30 + 7 * len(name)
+    parts.append(f'<text x="{left}" y="{high - 10}" fill="#555">{axis.title}</text>')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def _told(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 class _Scale:
     """Maps values to positions on the page."""
 

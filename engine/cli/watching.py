@@ -118,6 +118,7 @@ class _Lines:
         self._told_at = float("-inf")
         self._latest = ""
         self._told = ""
+        self._phase = ""
 
     def __enter__(self) -> _Lines:
         return self
@@ -129,8 +130,8 @@ class _Lines:
     def show(self, progress: Progress) -> None:
         """Show a reading, if it is time for it."""
         self._latest = f"{self._name}: {sentence(progress)}"
-        if time.monotonic() - self._told_at >= LINES_EVERY:
-            self._told_at, self._told = time.monotonic(), self._latest
+        if progress.phase != self._phase or time.monotonic() - self._told_at >= LINES_EVERY:
+            self._told_at, self._told, self._phase = time.monotonic(), self._latest, progress.phase
             say(self._latest)
 
 

@@ -184,7 +184,7 @@ CALLS: Mapping[str, Call] = {
     "counts.of": Call(lambda s: s.of(PREFIX)),
     "counts.quiet_stretches": Call(lambda s: s.quiet_stretches(PREFIX, 100)),
     "deliveries.outgoing": by("_id_", "outgoing")(lambda s: s.outgoing(PREFIX, "", PREFIX + "8", NOW, 100)),
-    "deliveries.overdue": by("outgoing")(lambda s: s.overdue(NOW, 5)),
+    "deliveries.overdue": by("outgoing")(lambda s: (s.overdue(NOW, 5), s.overdue(NOW, 5, "c1"))),
     "deliveries.first_campaign": by("outgoing")(lambda s: s.first_campaign(NOW, ["c2"])),
     "deliveries.has_outgoing": by("outgoing")(
         lambda s: [
@@ -210,7 +210,7 @@ CALLS: Mapping[str, Call] = {
     "enrolments.first_idle_campaign": by("idle")(lambda s: s.first_idle_campaign(["c1", "c2"], NOW)),
     "enrolments.latest_in": by("user")(lambda s: s.latest_in(["c1", "c2"], KEYS)),
     "enrolments.first_due_campaign": by("due")(lambda s: s.first_due_campaign(NOW, ["c2"])),
-    "enrolments.overdue": by("due")(lambda s: s.overdue(NOW, 5)),
+    "enrolments.overdue": by("due")(lambda s: (s.overdue(NOW, 5), s.overdue(NOW, 5, "c1"))),
     "enrolments.due_ids": by("due")(lambda s: s.due_ids("c1", NOW, 100)),
     "enrolments.all_of": by("user")(lambda s: s.all_of("c1", KEYS[0])),
     "enrolments.stays_of": by("user")(lambda s: s.stays_of(KEYS[0])),

@@ -47,14 +47,14 @@ class CampaignReads(Protocol):
 class OverdueMessages(Protocol):
     """Deliveries whose time has come."""
 
-    def overdue(self, before: Instant, limit: int) -> Mapping[str, Instant]:
+    def overdue(self, before: Instant, limit: int, campaign: str | None = None) -> Mapping[str, Instant]:
         """Return when the oldest delivery of each campaign could first be sent, of those from before `before`."""
 
 
 class OverdueEvaluations(Protocol):
     """Enrolments that are due."""
 
-    def overdue(self, before: Instant, limit: int) -> Mapping[str, Instant]:
+    def overdue(self, before: Instant, limit: int, campaign: str | None = None) -> Mapping[str, Instant]:
         """Return since when an enrolment of each campaign is due, of those due since before `before`."""
 
 
@@ -123,7 +123,7 @@ class Lateness:
         }
         if not records:
             return []
-        overdue = self._overdue(records)
+        overdue = self._overdue(records, uid)
         if not overdue:
             return []
         policies = self._policies()
@@ -132,15 +132,15 @@ class Lateness:
         found = [late(records[one], what, around) for one, what in overdue.items()]
         return sorted(found, key=lambda one: -one.by)
 
-    def _overdue(self, records: Mapping[str, CampaignRecord]) -> dict[str, Overdue]:
+    def _overdue(self, records: Mapping[str, CampaignRecord], only: str | None) -> dict[str, Overdue]:
         """Return what each campaign owes for longest, if that is longer than its profile's `late_after`."""
         campaign, since = self._time()
         system = self._clock.system_now()
         now = _Now(campaign, system, None if since is None else system - since)
         found: dict[str, list[tuple[Owed, float]]] = defaultdict(list)
-        for uid, at in self._deliveries.overdue(now.before, MOST).items():
+        for uid, at in self._deliveries.overdue(now.before, MOST, only).items():
             found[uid].append((Owed.DELIVERY, now.since(at)))
-        for uid, at in self._enrolments.overdue(now.before, MOST).items():
+        for uid, at in self._enrolments.overdue(now.before, MOST, only).items():
             found[uid].append((Owed.EVALUATION, now.since(at)))
         for run in self._runs.undecided():
             if run.state is RunState.PLANNING:

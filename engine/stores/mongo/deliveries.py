@@ -99,16 +99,18 @@ class Deliveries:
             query["campaign"] = {"$nin": list(leave_out)}
         return self._all.find_one(query, {"_id": 1}, hint="outgoing") is not None
 
-    def overdue(self, before: Instant, limit: int) -> dict[str, Instant]:
+    def overdue(self, before: Instant, limit: int, campaign: str | None = None) -> dict[str, Instant]:
         """Return for up to `limit` campaigns when their oldest delivery in progress could first be sent, by uid.
 
-        Only deliveries that could be sent before campaign time `before` count. One seek a campaign. Index: `outgoing`,
-        covered.
+        Only deliveries that could be sent before campaign time `before` count, and only those of `campaign` if one is
+        given. One seek a campaign. Index: `outgoing`, covered.
         """
         found: dict[str, Instant] = {}
         last = ""
-        while len(found) < limit:
-            query = {"campaign": {"$gt": last}, "outgoing.not_before": {"$lt": before}}
+        while len(found) < (limit if campaign is None else 1):
+            query: Document = {"campaign": {"$gt": last}, "outgoing.not_before": {"$lt": before}}
+            if campaign is not None:
+                query["campaign"] = campaign
             order = [("campaign", 1), ("outgoing.not_before", 1)]
             fields = {"_id": 0, "campaign": 1, "outgoing.not_before": 1}
             raw = self._all.find_one(query, fields, sort=order, hint="outgoing")

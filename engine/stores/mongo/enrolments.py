@@ -115,14 +115,19 @@ class Enrolments:
         document = self._all.find_one(query, {"_id": 0, "campaign": 1}, hint="due")
         return None if document is None else str(document["campaign"])
 
-    def overdue(self, before: Instant, limit: int) -> dict[str, Instant]:
+    def overdue(self, before: Instant, limit: int, campaign: str | None = None) -> dict[str, Instant]:
         """Return since when an enrolment of a campaign is due, by the campaign's uid, for those due before `before`.
 
         It reads the enrolments that are due for longest, at most 20 times `limit`: of a campaign with more it says that
-        it is late, of one behind it nothing. Index: `due`, covered.
+        it is late, of one behind it nothing. With `campaign` it reads only the oldest of that one. Index: `due`,
+        covered.
         """
         fields = {"_id": 0, "campaign": 1, "due_at": 1}
         found: dict[str, Instant] = {}
+        if campaign is not None:
+            one = {"due_at": {"$lt": before}, "campaign": campaign}
+            raw = self._all.find_one(one, fields, sort=[("due_at", 1)], hint="due")
+            return {} if raw is None else {campaign: raw["due_at"]}
         oldest = self._all.find({"due_at": {"$lt": before}}, fields, hint="due").sort("due_at", 1).limit(20 * limit)
         for raw in oldest:
             found.setdefault(raw["campaign"], raw["due_at"])
