@@ -30,6 +30,7 @@ from bench.measure import machine
 from bench.termination import end_on_term
 from engine.domain.campaign_progress import Tally
 from engine.domain.counts import CampaignCounts, MessageCounts
+from engine.domain.keys import user_key
 from engine.local.services.local_services import LocalServices
 from engine.stores.migrations import migrate_mongo
 from engine.stores.mongo.campaign_tallies import Tallies
@@ -40,6 +41,14 @@ PAGES: Final = (
     "/campaigns?state=live&q=99",
     "/campaigns?after=example/campaign-04000",
     "/w/example/campaigns/campaign-00042",
+    "/lanes",
+    "/lanes/fast",
+    "/queries",
+    "/policies",
+    "/gate",
+    "/logs?q=event:campaign.started&since=1h",
+    "/w/example/users?q=nobody",
+    "/w/example/user?id=u7",
 )
 LOADS: Final = 40
 AGAIN: Final = 5.0
@@ -73,6 +82,9 @@ def fill(database: Any, campaigns: int, enrolments: int) -> None:
         for number in range(campaigns)
     ]
     database["campaigns"].insert_many(copies)
+    database["users"].insert_one(
+        {"_id": user_key("example", "u7"), "w": "example", "u": "u7", "email": "u7@example.org", "rev": 1}
+    )
     tallies, at = Tallies(database), time.time_ns() // 1_000_000
     for copy in copies:
         tallies.write(copy["_id"], "example", copy["name"], Tally(_COUNTS, at, 0.01), {"one": "email"}, unfit=False)
