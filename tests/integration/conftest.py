@@ -39,8 +39,8 @@ def make_world(
     def make(**more: Any) -> World:
         database = migrated.pop() if migrated else mongo_client[f"test_{uuid.uuid4().hex[:16]}"]
         migrate_mongo(database)
-        with redis.Redis.from_url(services.broker_url) as broker:  # an earlier world of this database had a gate
-            for key in broker.scan_iter(match=f"{database.name}:tidegate:gate:*"):
+        with redis.Redis.from_url(services.broker_url) as broker:  # an earlier world left queues, a gate, rates
+            for key in broker.scan_iter(match=f"*{database.name}*", count=1_000):
                 broker.delete(key)
         world = World(database, services, tmp_path / f"world{len(made)}", **more)
         made.append(world)

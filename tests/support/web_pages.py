@@ -31,9 +31,6 @@ class Pages:
         self.site = Site(world.app, ALL)
         self._application = self.site.asgi()
         self._clients: list[TestClient] = []
-        broker = world.app.stores.broker_client  # an earlier world of this database had failed log-ins
-        for key in broker.scan_iter(match=f"{world.database.name}:tidegate:logins:*"):
-            broker.delete(key)
 
     def serve(self, site: Site) -> None:
         """Serve another site from now on, as another process would."""
